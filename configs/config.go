@@ -1,0 +1,154 @@
+// Package configs reads Farebeat's configuration: defaults, then a YAML file, then
+// the environment, then flags; the later wins. A key that does not exist is an
+// error. It is the only importer of viper.
+package configs
+
+import (
+	"time"
+)
+
+// Config is everything that an operator can set. Its zero value is not valid; begin with
+// Default.
+type Config struct {
+	// Operator is the level of the topic tree after farebeat/v1.
+	Operator string `mapstructure:"operator" yaml:"operator" validate:"required,max=64"`
+	// TimeZone is the operator's IANA time zone: hours and service days are counted in it.
+	TimeZone string `mapstructure:"timezone" yaml:"timezone" validate:"required,timezone"`
+	// Data is the folder that holds everything durable.
+	Data    string  `mapstructure:"data" yaml:"data" validate:"required"`
+	Log     Log     `mapstructure:"log" yaml:"log"`
+	Broker  Broker  `mapstructure:"broker" yaml:"broker"`
+	Fleet   Fleet   `mapstructure:"fleet" yaml:"fleet"`
+	Client  Client  `mapstructure:"client" yaml:"client"`
+	Edge    Edge    `mapstructure:"edge" yaml:"edge"`
+	Machine Machine `mapstructure:"machine" yaml:"machine"`
+}
+
+// Log says what is written to standard error.
+type Log struct {
+	Level string `mapstructure:"level" yaml:"level" validate:"oneof=debug info warn error"`
+}
+
+// Broker configures the embedded MQTT broker of `farebeat serve`.
+type Broker struct {
+	Listeners []Listener `mapstructure:"listeners" yaml:"listeners" validate:"min=1,unique=Name,dive"`
+	// UsersFile lists who may connect, see `farebeat users`. Without it only anonymous
+	// readers of a loopback listener can.
+	UsersFile string `mapstructure:"users_file" yaml:"users_file"`
+	// MetricsAddress serves Prometheus metrics under /metrics; empty: nowhere.
+	MetricsAddress string `mapstructure:"metrics_address" yaml:"metrics_address" validate:"omitempty,hostname_port"`
+	// AllowSimulator admits users of the role simulator, which may speak for any machine.
+	AllowSimulator bool `mapstructure:"allow_simulator" yaml:"allow_simulator"`
+}
+
+// Listener is one address on which the broker takes connections.
+type Listener struct {
+	Name    string `mapstructure:"name" yaml:"name" validate:"required"`
+	Kind    string `mapstructure:"kind" yaml:"kind" validate:"oneof=tcp tls ws wss"`
+	Address string `mapstructure:"address" yaml:"address" validate:"hostname_port"`
+	// CertFile and KeyFile are PEM files, required for tls and wss.
+	CertFile string `mapstructure:"cert_file" yaml:"cert_file,omitempty" validate:"required_if=Kind tls,required_if=Kind wss"`
+	KeyFile  string `mapstructure:"key_file" yaml:"key_file,omitempty" validate:"required_if=Kind tls,required_if=Kind wss"`
+	// AnonymousReaders lets anyone read on a loopback address; nobody writes without a user.
+	AnonymousReaders bool `mapstructure:"anonymous_readers" yaml:"anonymous_readers,omitempty"`
+}
+
+// Fleet configures presence, expectation, rules and ledger.
+type Fleet struct {
+	// GTFS is a feed (zip or folder) from which expectations come.
+	GTFS string `mapstructure:"gtfs" yaml:"gtfs"`
+	// ExpectedFile is a CSV [date,]route_id,hour,expected_vehicles_in_service in the feed's stead.
+	ExpectedFile string `mapstructure:"expected_file" yaml:"expected_file" validate:"excluded_with=GTFS"`
+	// Expected are numbers set by hand; they win over both.
+	Expected []HandExpectation `mapstructure:"expected" yaml:"expected" validate:"dive"`
+	// RulesFile replaces the default rules.
+	RulesFile string `mapstructure:"rules_file" yaml:"rules_file"`
+	// MasterKeyFile holds the 32-byte key from which machine keys are derived, as hex.
+	MasterKeyFile string `mapstructure:"master_key_file" yaml:"master_key_file"`
+	// HeartbeatInterval is how often machines are told to send, 1 s to 10 min.
+	HeartbeatInterval time.Duration `mapstructure:"heartbeat_interval" yaml:"heartbeat_interval" validate:"min=1s,max=10m"`
+	// Tick is how often states and rules are evaluated, 100 ms to 1 min.
+	Tick time.Duration `mapstructure:"tick" yaml:"tick" validate:"min=100ms,max=1m"`
+}
+
+// HandExpectation sets a number for a route, each day.
+type HandExpectation struct {
+	Route string `mapstructure:"route" yaml:"route" validate:"required,max=64"`
+	// Hours is one hour of the local clock (7) or a range with the end left out (07-09).
+	Hours    string `mapstructure:"hours" yaml:"hours" validate:"required"`
+	Expected int    `mapstructure:"expected" yaml:"expected" validate:"min=0,max=100000"`
+}
+
+// Client is how edge, machine, simulate, report and collect reach a broker.
+type Client struct {
+	// Server is a URL: tcp, ssl, ws or wss.
+	Server   string `mapstructure:"server" yaml:"server" validate:"required,uri"`
+	Username string `mapstructure:"username" yaml:"username"`
+	// Password is meant for the environment; PasswordFile for a file.
+	Password     Secret `mapstructure:"password" yaml:"password" validate:"excluded_with=PasswordFile"`
+	PasswordFile string `mapstructure:"password_file" yaml:"password_file"`
+	// CAFile holds the authorities that may sign the broker's certificate; empty: the system's.
+	CAFile string `mapstructure:"ca_file" yaml:"ca_file"`
+}
+
+// Edge configures the agent on a vehicle's gateway.
+type Edge struct {
+	// Vehicle is the GTFS-realtime vehicle id of the gateway's vehicle.
+	Vehicle string `mapstructure:"vehicle" yaml:"vehicle" validate:"max=64"`
+	// Radio says how machines are reached: socket:DIR, Unix sockets in a folder of this host.
+	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=socket:"`
+	// RecollectEvery is how often a machine is read again while its fault stands.
+	RecollectEvery time.Duration `mapstructure:"recollect_every" yaml:"recollect_every" validate:"min=1s,max=24h"`
+}
+
+// Machine configures the reference payment machine.
+type Machine struct {
+	ID      string `mapstructure:"id" yaml:"id" validate:"max=64"`
+	Vehicle string `mapstructure:"vehicle" yaml:"vehicle" validate:"max=64"`
+	Route   string `mapstructure:"route" yaml:"route" validate:"max=64"`
+	// KeyFile holds the machine's 32-byte key as hex.
+	KeyFile string `mapstructure:"key_file" yaml:"key_file"`
+	// Radio is where the machine listens, as in Edge.
+	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=socket:"`
+	// TapsPerHour is how many simulated passengers pay.
+	TapsPerHour float64 `mapstructure:"taps_per_hour" yaml:"taps_per_hour" validate:"min=0,max=100000"`
+}
+
+// Secret is a string that is never printed.
+type Secret string
+
+// String masks the secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "********"
+}
+
+// MarshalYAML masks the secret.
+func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
+
+// Reveal is the secret itself.
+func (s Secret) Reveal() string { return string(s) }
+
+// Default is a configuration for one machine: a broker on loopback that only reads
+// without a users file.
+func Default() Config {
+	return Config{
+		Operator: "local",
+		TimeZone: "UTC",
+		Data:     "farebeat-data",
+		Log:      Log{Level: "info"},
+		Broker: Broker{
+			Listeners:      []Listener{{Name: "mqtt", Kind: "tcp", Address: "127.0.0.1:1883", AnonymousReaders: true}},
+			MetricsAddress: "127.0.0.1:9180",
+		},
+		Fleet: Fleet{
+			HeartbeatInterval: 15 * time.Second,
+			Tick:              5 * time.Second,
+		},
+		Client:  Client{Server: "tcp://127.0.0.1:1883"},
+		Edge:    Edge{RecollectEvery: time.Minute},
+		Machine: Machine{TapsPerHour: 60},
+	}
+}

@@ -1,0 +1,163 @@
+package configs_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/farebeat/farebeat/configs"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSampleFileIsTheDefault(t *testing.T) {
+	got, err := configs.Load(configs.Options{File: "farebeat.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := configs.Load(configs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(mustPrint(t, want), mustPrint(t, got)); diff != "" {
+		t.Errorf("farebeat.yaml is not the default: %s", diff)
+	}
+	if diff := cmp.Diff(configs.Default(), want, cmp.Transformer("empty", func(h []configs.HandExpectation) int { return len(h) })); diff != "" {
+		t.Errorf("nothing set is not the default: %s", diff)
+	}
+}
+
+func mustPrint(t *testing.T, c configs.Config) string {
+	t.Helper()
+	b, err := c.Print()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestSampleFileHasEveryKey(t *testing.T) {
+	sample, err := os.ReadFile("farebeat.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(mustPrint(t, configs.Default())) {
+		key, _, _ := strings.Cut(strings.TrimLeft(line, " -"), ":")
+		if !strings.Contains(string(sample), key+":") {
+			t.Errorf("configs/farebeat.yaml does not show %s", key)
+		}
+	}
+}
+
+func TestFlagsBeatEnvironmentBeatsFile(t *testing.T) {
+	file := write(t, "operator: a\ndata: a\nlog: {level: warn}\nfleet:\n  tick: 2s\n")
+	c, err := configs.Load(configs.Options{
+		File: file,
+		Env:  []string{"HOME=/x", "FAREBEAT_DATA=b", "FAREBEAT_OPERATOR=b", "FAREBEAT_FLEET_HEARTBEAT_INTERVAL=30s", "FAREBEAT_MACHINE_TAPS_PER_HOUR=7.5", "FAREBEAT_BROKER_ALLOW_SIMULATOR=true"},
+		Set:  []string{"operator=c"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Operator != "c" || c.Data != "b" || c.Log.Level != "warn" || c.Fleet.Tick != 2*time.Second ||
+		c.Fleet.HeartbeatInterval != 30*time.Second || c.Machine.TapsPerHour != 7.5 || !c.Broker.AllowSimulator {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestWhatTheUserSees(t *testing.T) {
+	for name, tc := range map[string]struct {
+		yaml string
+		opts configs.Options
+		want []string
+	}{
+		"misspelt key": {yaml: "broker:\n  metric_address: 127.0.0.1:1\n",
+			want: []string{"$FILE line 2: broker.metric_address: unknown key; did you mean broker.metrics_address?"}},
+		"misspelt section": {yaml: "# a comment\nflete:\n  gtfs: x\n", want: []string{"$FILE line 2: flete: unknown key; did you mean fleet?"}},
+		"misspelt key in a list": {yaml: "broker:\n  listeners:\n    - {name: a, kind: tcp, adress: 127.0.0.1:1}\n",
+			want: []string{"$FILE line 3: broker.listeners[0].adress: unknown key; did you mean broker.listeners[0].address?"}},
+		"nothing near":      {yaml: "zzzzzz: 1\n", want: []string{"$FILE line 1: zzzzzz: unknown key"}},
+		"two at once":       {yaml: "operater: x\nlog:\n  levl: info\n", want: []string{"did you mean operator?", "did you mean log.level?"}},
+		"scalar section":    {yaml: "fleet: yes\n", want: []string{`$FILE line 1: fleet: want keys below it, got "yes"`}},
+		"no YAML":           {yaml: "a: [1\n", want: []string{"$FILE: line 1: did not find expected"}},
+		"level":             {yaml: "log: {level: loud}\n", want: []string{`log.level: want one of debug, info, warn, error, got "loud"`}},
+		"duration":          {yaml: "fleet: {tick: 5}\n", want: []string{"fleet.tick: want at least 100ms"}},
+		"duration in words": {yaml: "fleet: {tick: soon}\n", want: []string{`fleet.tick`, `want a duration such as 15s, got "soon"`}},
+		"zone":              {yaml: "timezone: EST5\n", want: []string{`timezone: want a time zone such as America/New_York, got "EST5"`}},
+		"tls without key": {yaml: "broker:\n  listeners: [{name: a, kind: tls, address: '127.0.0.1:8883'}]\n",
+			want: []string{"broker.listeners[0].cert_file: is required for a tls or wss listener"}},
+		"same name":     {yaml: "broker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}, {name: a, kind: ws, address: '127.0.0.1:2'}]\n", want: []string{"broker.listeners: two entries have the same name"}},
+		"hours":         {yaml: "fleet:\n  expected: [{route: '36', hours: 9-7, expected: 1}]\n", want: []string{`fleet.expected[0].hours: "9-7": want a range such as 07-09, its end after its start`}},
+		"both sources":  {yaml: "fleet: {gtfs: a, expected_file: b}\n", want: []string{"fleet.expected_file: cannot be set together with gtfs"}},
+		"long id":       {yaml: "edge: {vehicle: " + strings.Repeat("x", 65) + "}\n", want: []string{"edge.vehicle: want at most 64 characters, got 65"}},
+		"unknown env":   {opts: configs.Options{Env: []string{"FAREBEAT_BROKER_USER_FILE=x"}}, want: []string{"environment: FAREBEAT_BROKER_USER_FILE: unknown variable; did you mean FAREBEAT_BROKER_USERS_FILE?"}},
+		"unknown flag":  {opts: configs.Options{Set: []string{"fleet.tik=1s"}}, want: []string{"--set fleet.tik: unknown key; did you mean fleet.tick?"}},
+		"flag no value": {opts: configs.Options{Set: []string{"operator"}}, want: []string{"--set operator: want key=value"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := tc.opts
+			if tc.yaml != "" {
+				o.File = write(t, tc.yaml)
+			}
+			_, err := configs.Load(o)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range tc.want {
+				if want = strings.ReplaceAll(want, "$FILE", o.File); !strings.Contains(err.Error(), want) {
+					t.Errorf("\n got %s\nwant %s", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestSecretsAreNotPrinted(t *testing.T) {
+	c, err := configs.Load(configs.Options{Env: []string{"FAREBEAT_CLIENT_PASSWORD=tiger"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := mustPrint(t, c); strings.Contains(text, "tiger") || !strings.Contains(text, "********") {
+		t.Errorf("printed:\n%s", text)
+	}
+	if c.Client.Password.Reveal() != "tiger" {
+		t.Error("the secret itself is lost")
+	}
+}
+
+func TestParseHours(t *testing.T) {
+	for in, want := range map[string][2]int{"7": {7, 8}, "07": {7, 8}, "07-09": {7, 9}, "0-24": {0, 24}, "23": {23, 24}} {
+		from, to, err := configs.ParseHours(in)
+		if err != nil || from != want[0] || to != want[1] {
+			t.Errorf("%s: %d-%d, %v", in, from, to, err)
+		}
+	}
+	for _, in := range []string{"", "24", "-1", "7-7", "9-7", "7-25", "7-", "x", "7x", "007"} {
+		if from, to, err := configs.ParseHours(in); err == nil {
+			t.Errorf("%q accepted as %d-%d", in, from, to)
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("operator: x\nbroker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}]\n")
+	f.Add("fleet: {expected: [{route: '36', hours: 07-09, expected: 12}]}\n")
+	f.Add("a: &x [*x]\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := configs.Load(configs.Options{File: write(t, text)})
+		if err == nil && (c.Operator == "" || c.Fleet.Tick <= 0) {
+			t.Errorf("accepted %+v", c)
+		}
+	})
+}

@@ -1,0 +1,367 @@
+package configs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-playground/validator/v10"
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/viper"
+	"go.yaml.in/yaml/v3"
+)
+
+// EnvPrefix begins the name of every environment variable: broker.users_file is
+// FAREBEAT_BROKER_USERS_FILE.
+const EnvPrefix = "FAREBEAT"
+
+// Options say where configuration comes from.
+type Options struct {
+	File string   // YAML; empty for none
+	Env  []string // as os.Environ gives it
+	Set  []string // key=value, from flags; the strongest
+}
+
+// Error lists everything that is wrong with a configuration, a line each.
+type Error struct{ Problems []string }
+
+// Error implements error.
+func (e *Error) Error() string {
+	return "configuration: " + strings.Join(e.Problems, "\n  ")
+}
+
+// Load reads and validates a configuration. What is wrong in it comes back as an
+// *Error that names the file and line, variable or flag of each problem.
+func Load(o Options) (Config, error) {
+	v := viper.NewWithOptions(viper.ExperimentalBindStruct())
+	v.SetConfigType("yaml")
+	if err := mergeDefaults(v); err != nil {
+		return Config{}, err
+	}
+	var problems []string
+	if o.File != "" {
+		found, err := mergeFile(v, o.File)
+		if err != nil {
+			return Config{}, err
+		}
+		problems = append(problems, found...)
+	}
+	problems = append(problems, mergeEnv(v, o.Env)...)
+	problems = append(problems, mergeSet(v, o.Set)...)
+	if len(problems) > 0 {
+		return Config{}, &Error{problems}
+	}
+	var c Config
+	hook := viper.DecodeHook(mapstructure.DecodeHookFuncType(decodeDuration))
+	if err := v.UnmarshalExact(&c, hook); err != nil {
+		return Config{}, &Error{decodeProblems(err)}
+	}
+	if problems := validate(&c); len(problems) > 0 {
+		return Config{}, &Error{problems}
+	}
+	return c, nil
+}
+
+// decodeDuration is mapstructure's hook for durations, with words a person understands.
+func decodeDuration(from, to reflect.Type, data any) (any, error) {
+	if to != reflect.TypeFor[time.Duration]() || from.Kind() != reflect.String {
+		return data, nil
+	}
+	d, err := time.ParseDuration(data.(string))
+	if err != nil {
+		return nil, fmt.Errorf("want a duration such as 15s, got %q", data)
+	}
+	return d, nil
+}
+
+// Print returns the configuration as YAML with secrets masked. Load accepts it.
+func (c Config) Print() ([]byte, error) {
+	var buf bytes.Buffer
+	enc := yaml.NewEncoder(&buf)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(c), enc.Close()); err != nil {
+		return nil, fmt.Errorf("print configuration: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+func mergeDefaults(v *viper.Viper) error {
+	b, err := Default().Print()
+	if err != nil {
+		return err
+	}
+	if err := v.ReadConfig(bytes.NewReader(b)); err != nil {
+		return fmt.Errorf("read default configuration: %w", err)
+	}
+	return nil
+}
+
+func mergeFile(v *viper.Viper, path string) ([]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return []string{fmt.Sprintf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))}, nil
+	}
+	if len(doc.Content) == 0 {
+		return nil, nil // nothing set
+	}
+	if problems := unknownKeys(doc.Content[0], reflect.TypeFor[Config](), path, ""); len(problems) > 0 {
+		return problems, nil
+	}
+	if err := v.MergeConfig(bytes.NewReader(b)); err != nil {
+		return []string{fmt.Sprintf("%s: %s", path, err)}, nil
+	}
+	return nil, nil
+}
+
+// unknownKeys walks the file beside the type, since viper knows no line numbers.
+func unknownKeys(n *yaml.Node, t reflect.Type, file, path string) []string {
+	if t.Kind() == reflect.Slice && n.Kind == yaml.SequenceNode {
+		var problems []string
+		for i, item := range n.Content {
+			problems = append(problems, unknownKeys(item, t.Elem(), file, fmt.Sprintf("%s[%d]", path, i))...)
+		}
+		return problems
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		if n.Tag == "!!null" {
+			return nil
+		}
+		return []string{fmt.Sprintf("%s line %d: %s: want keys below it, got %q", file, n.Line, orRoot(path), n.Value)}
+	}
+	var problems []string
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		full := join(path, key.Value)
+		field, ok := fieldByKey(t, key.Value)
+		if !ok {
+			problems = append(problems, fmt.Sprintf("%s line %d: %s: unknown key%s", file, key.Line, full, suggest(full, allKeys(t, path))))
+			continue
+		}
+		problems = append(problems, unknownKeys(value, field.Type, file, full)...)
+	}
+	return problems
+}
+
+func orRoot(path string) string {
+	if path == "" {
+		return "the file"
+	}
+	return path
+}
+
+func join(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+func fieldByKey(t reflect.Type, key string) (reflect.StructField, bool) {
+	for f := range fieldsOf(t) {
+		if f.Tag.Get("mapstructure") == strings.ToLower(key) {
+			return f, true
+		}
+	}
+	return reflect.StructField{}, false
+}
+
+func fieldsOf(t reflect.Type) func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// allKeys lists the keys below a struct, sections as well as leaves.
+func allKeys(t reflect.Type, path string) []string {
+	var keys []string
+	for f := range fieldsOf(t) {
+		full := join(path, f.Tag.Get("mapstructure"))
+		keys = append(keys, full)
+		if f.Type.Kind() == reflect.Struct {
+			keys = append(keys, allKeys(f.Type, full)...)
+		}
+	}
+	return keys
+}
+
+func leafKeys() []string {
+	return slices.DeleteFunc(allKeys(reflect.TypeFor[Config](), ""), func(k string) bool {
+		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected"}, k)
+	})
+}
+
+func mergeEnv(v *viper.Viper, env []string) []string {
+	names := map[string]string{}
+	var known []string
+	for _, k := range leafKeys() {
+		name := EnvPrefix + "_" + strings.ToUpper(strings.ReplaceAll(k, ".", "_"))
+		names[name] = k
+		known = append(known, name)
+	}
+	var problems []string
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, EnvPrefix+"_") {
+			continue
+		}
+		key, ok := names[name]
+		if !ok {
+			problems = append(problems, fmt.Sprintf("environment: %s: unknown variable%s", name, suggest(name, known)))
+			continue
+		}
+		v.Set(key, value)
+	}
+	return problems
+}
+
+func mergeSet(v *viper.Viper, set []string) []string {
+	var problems []string
+	known := leafKeys()
+	for _, s := range set {
+		key, value, ok := strings.Cut(s, "=")
+		switch {
+		case !ok:
+			problems = append(problems, fmt.Sprintf("--set %s: want key=value", s))
+		case !slices.Contains(known, key):
+			problems = append(problems, fmt.Sprintf("--set %s: unknown key%s", key, suggest(key, known)))
+		default:
+			v.Set(key, value)
+		}
+	}
+	return problems
+}
+
+// suggest names the key that is nearest by edit distance, if one is near.
+func suggest(key string, known []string) string {
+	best, distance := "", 2+len(key)/3
+	for _, k := range known {
+		if d := editDistance(key, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+func decodeProblems(err error) []string {
+	var several interface{ Unwrap() []error }
+	if !errors.As(err, &several) {
+		return []string{err.Error()}
+	}
+	var problems []string
+	for _, e := range several.Unwrap() {
+		problems = append(problems, strings.ReplaceAll(e.Error(), "'", `"`))
+	}
+	return problems
+}
+
+func validate(c *Config) []string {
+	v := validator.New(validator.WithRequiredStructEnabled())
+	v.RegisterTagNameFunc(func(f reflect.StructField) string { return f.Tag.Get("mapstructure") })
+	var invalid validator.ValidationErrors
+	if err := v.Struct(c); err != nil && !errors.As(err, &invalid) {
+		return []string{err.Error()}
+	}
+	var problems []string
+	for _, f := range invalid {
+		_, key, _ := strings.Cut(f.Namespace(), ".")
+		problems = append(problems, fmt.Sprintf("%s: %s", key, explain(f)))
+	}
+	for i, e := range c.Fleet.Expected {
+		if _, _, err := ParseHours(e.Hours); err != nil {
+			problems = append(problems, fmt.Sprintf("fleet.expected[%d].hours: %s", i, err))
+		}
+	}
+	return problems
+}
+
+// explain says in words what a validator tag wants.
+func explain(f validator.FieldError) string {
+	got := fmt.Sprintf(", got %q", fmt.Sprint(f.Value()))
+	switch f.Tag() {
+	case "required":
+		return "is required"
+	case "required_if":
+		return "is required for a tls or wss listener"
+	case "oneof":
+		return "want one of " + strings.ReplaceAll(f.Param(), " ", ", ") + got
+	case "hostname_port":
+		return "want host:port" + got
+	case "timezone":
+		return "want a time zone such as America/New_York" + got
+	case "uri":
+		return "want a URL such as tcp://127.0.0.1:1883" + got
+	case "excluded_with":
+		return "cannot be set together with " + strings.ToLower(f.Param())
+	case "unique":
+		return "two entries have the same " + strings.ToLower(f.Param())
+	case "startswith":
+		return "want " + f.Param() + "DIR" + got
+	case "min", "max":
+		limit := map[string]string{"min": "at least ", "max": "at most "}[f.Tag()] + f.Param()
+		switch f.Kind() {
+		case reflect.String:
+			return fmt.Sprintf("want %s characters, got %d", limit, len(f.Value().(string)))
+		case reflect.Slice:
+			return fmt.Sprintf("want %s entries", limit)
+		default:
+			return "want " + limit + got
+		}
+	}
+	return "fails the check " + f.Tag() + got
+}
+
+// ParseHours reads an hour of the clock (7) or a range with the end left out (07-09): from
+// 0 to 23, to 1 to 24.
+func ParseHours(s string) (from, to int, err error) {
+	a, b, isRange := strings.Cut(s, "-")
+	if _, err := fmt.Sscanf(a+" ", "%d ", &from); err != nil || from < 0 || from > 23 || len(a) > 2 {
+		return 0, 0, fmt.Errorf("%q: want an hour from 0 to 23 or a range such as 07-09", s)
+	}
+	if !isRange {
+		return from, from + 1, nil
+	}
+	if _, err := fmt.Sscanf(b+" ", "%d ", &to); err != nil || to <= from || to > 24 || len(b) > 2 {
+		return 0, 0, fmt.Errorf("%q: want a range such as 07-09, its end after its start", s)
+	}
+	return from, to, nil
+}
