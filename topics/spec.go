@@ -1,0 +1,81 @@
+package topics
+
+// Kind names one topic of the tree.
+type Kind string
+
+// The topics.
+const (
+	Heartbeat     Kind = "machine/heartbeat"
+	MachineState  Kind = "machine/state"
+	Gateway       Kind = "vehicle/gateway"
+	VehicleFault  Kind = "vehicle/fault"
+	Recovery      Kind = "vehicle/recovery"
+	Transactions  Kind = "vehicle/transactions"
+	Receipt       Kind = "vehicle/receipt"
+	RouteOnline   Kind = "route/online"
+	RouteFault    Kind = "route/fault"
+	Report        Kind = "report"
+	Command       Kind = "command"
+	CommandResult Kind = "command/result"
+	Event         Kind = "event"
+	Fleet         Kind = "fleet"
+	AsyncAPI      Kind = "meta/asyncapi"
+)
+
+// Role is what a client is to the tree.
+type Role string
+
+// The roles.
+const (
+	RoleMachine    Role = "machine"     // one payment machine
+	RoleGateway    Role = "gateway"     // one vehicle's gateway
+	RoleFleet      Role = "fleet"       // the fleet service
+	RoleOperator   Role = "operator"    // people and programs of the operator
+	RoleViewer     Role = "viewer"      // reads everything
+	RoleThirdParty Role = "third_party" // reads faults, route counts and what it was granted
+	RoleSimulator  Role = "simulator"   // speaks for any machine and gateway: test cities only
+)
+
+// Roles lists every role.
+func Roles() []Role {
+	return []Role{RoleMachine, RoleGateway, RoleFleet, RoleOperator, RoleViewer, RoleThirdParty, RoleSimulator}
+}
+
+// Spec is one row of the topic table.
+type Spec struct {
+	Kind     Kind
+	Pattern  string // after the root; levels in braces are ids
+	QoS      byte   // what writers use; a publish with less is refused
+	Retain   bool
+	Writers  []Role // machines and gateways: only below their own id
+	Readers  []Role // likewise; a third party also reads what it was granted
+	Schema   string // name of the JSON Schema, "" for none
+	MaxBytes int    // of the payload
+	Doc      string
+}
+
+// Specs is the topic table, in the order of the documents.
+func Specs() []Spec {
+	public := []Role{RoleFleet, RoleOperator, RoleViewer, RoleThirdParty}
+	inside := []Role{RoleFleet, RoleOperator, RoleViewer}
+	gateways := []Role{RoleGateway, RoleSimulator}
+	fleet := []Role{RoleFleet}
+	with := func(roles []Role, more ...Role) []Role { return append(append([]Role(nil), roles...), more...) }
+	return []Spec{
+		{Heartbeat, "machine/{machine}/heartbeat", 0, false, []Role{RoleMachine, RoleSimulator}, inside, "heartbeat", 1024, "A machine says that it is alive, every 15 s by default."},
+		{MachineState, "machine/{machine}/state", 1, true, fleet, inside, "machine-state", 2048, "What the fleet makes of a machine: UP, LATE, STRANDED, DARK, PARKED or OUT_OF_SERVICE, since when and why, money at risk."},
+		{Gateway, "vehicle/{vehicle}/gateway", 1, true, gateways, inside, "gateway", 16384, "Whether a vehicle's gateway is there, and which machines it hears over BLE. Also its last will."},
+		{VehicleFault, "vehicle/{vehicle}/fault/{machine}", 1, true, fleet, with(public, gateways...), "vehicle-fault", 4096, "A fault of a machine on the vehicle and what the gateway is to do about it. Cleared when the fault closes."},
+		{Recovery, "vehicle/{vehicle}/recovery/{machine}", 1, true, gateways, inside, "recovery", 2048, "How far the gateway is with reading a machine."},
+		{Transactions, "vehicle/{vehicle}/transactions/{machine}/{batch}", 1, true, gateways, inside, "transactions", 1 << 20, "Recovered transactions, one batch a slot; cleared by the gateway after the ledger's receipt. batch is {epoch}-{first}-{last}."},
+		{Receipt, "vehicle/{vehicle}/receipt/{machine}", 1, true, fleet, with(inside, gateways...), "receipt", 16384, "What the ledger holds of a machine, MACed for it."},
+		{RouteOnline, "route/{route}/online", 1, true, fleet, public, "route-online", 16384, "Machines online and expected on a route."},
+		{RouteFault, "route/{route}/fault/{fault}", 1, true, fleet, public, "route-fault", 4096, "A fault of a route as a whole. Cleared when it closes."},
+		{Report, "report/{source}", 1, false, []Role{RoleOperator}, inside, "report", 2048, "A fault reported by hand."},
+		{Command, "command/{vehicle}/{command}", 1, false, []Role{RoleFleet, RoleOperator}, with(inside, gateways...), "command", 2048, "Asks a gateway for something, once."},
+		{CommandResult, "command/{vehicle}/{command}/result", 1, false, gateways, inside, "command-result", 4096, "How a command goes."},
+		{Event, "event/{severity}/{kind}", 1, false, fleet, public, "event", 4096, "One change in the life of a fault."},
+		{Fleet, "fleet", 1, true, fleet, with(public, RoleGateway, RoleMachine, RoleSimulator), "fleet", 1024, "Whether the fleet service is there and its ledger can take transactions. Also its last will."},
+		{AsyncAPI, "meta/asyncapi", 1, true, fleet, with(public, RoleGateway, RoleMachine, RoleSimulator), "", 1 << 20, "The contract, as an AsyncAPI 3 document."},
+	}
+}
