@@ -1,0 +1,72 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/farebeat/farebeat/"
+
+// fence says that only some of our packages may import what begins with target.
+type fence struct {
+	target  string
+	allowed []string // our packages, by prefix
+}
+
+// TestImportDirections keeps the house of docs/architecture.md: who may import whom.
+func TestImportDirections(t *testing.T) {
+	fences := []fence{
+		{"github.com/mochi-mqtt/", []string{"broker"}},
+		{"github.com/eclipse/paho.mqtt.golang", []string{"topics/session"}},
+		{"modernc.org/sqlite", []string{"fleet/store", "edge/outbox"}},
+		{"database/sql", []string{"fleet/store", "edge/outbox"}},
+		{"github.com/go-ble/", []string{"edge/ble"}},
+		{"github.com/spf13/viper", []string{"configs"}},
+		{"github.com/spf13/cobra", []string{"cmd"}},
+		{module + "cmd", []string{"cmd"}},
+		{module + "configs", []string{"cmd"}},
+		{module + "broker", []string{"cmd"}},
+		{module + "edge", []string{"cmd", "edge"}},
+		{module + "fleet", []string{"cmd", "fleet"}},
+		{module + "topics", []string{"cmd", "topics", "broker", "edge", "fleet"}},
+	}
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}: {{join .Imports " "}}`, "./../../...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	packages := 0
+	for line := range strings.Lines(string(out)) {
+		pkg, imports, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		if !ok || !strings.HasPrefix(pkg, module) {
+			continue
+		}
+		packages++
+		own := strings.TrimPrefix(pkg, module)
+		for imported := range strings.FieldsSeq(imports) {
+			checkImport(t, fences, own, imported)
+		}
+	}
+	if packages < 10 {
+		t.Fatalf("go list named only %d of our packages", packages)
+	}
+}
+
+func checkImport(t *testing.T, fences []fence, own, imported string) {
+	t.Helper()
+	if strings.HasPrefix(own, "schemas") && strings.HasPrefix(imported, module) && !strings.HasPrefix(imported, module+"schemas") {
+		t.Errorf("%s imports %s: schemas imports nothing of ours", own, imported)
+	}
+	for _, f := range fences {
+		if imported != strings.TrimSuffix(f.target, "/") && !strings.HasPrefix(imported, strings.TrimSuffix(f.target, "/")+"/") {
+			continue
+		}
+		allowed := false
+		for _, a := range f.allowed {
+			allowed = allowed || own == a || strings.HasPrefix(own, a+"/")
+		}
+		if !allowed {
+			t.Errorf("%s imports %s: only %s may", own, imported, strings.Join(f.allowed, ", "))
+		}
+	}
+}

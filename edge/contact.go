@@ -1,0 +1,372 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/farebeat/farebeat/edge/ble"
+	"github.com/farebeat/farebeat/edge/ors"
+	"github.com/farebeat/farebeat/edge/outbox"
+	"github.com/farebeat/farebeat/schemas"
+)
+
+// visitor works the radio. One thing at a time: scanning and dialling do not mix.
+type visitor struct {
+	radio       ble.Radio
+	box         *outbox.Outbox
+	now         func() time.Time
+	log         *slog.Logger
+	limits      Limits
+	uncertainty time.Duration
+	room        chan struct{} // holds one: a receipt made room in the outbox
+	post        func(ctx context.Context, in input)
+	sender      *sender
+
+	mu    sync.Mutex
+	count Stats
+}
+
+func (v *visitor) stats() Stats {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.count
+}
+
+func (v *visitor) roomMade() {
+	select {
+	case v.room <- struct{}{}:
+	default:
+	}
+}
+
+// heard is what a scan brought.
+type heard struct {
+	ads  map[string]ble.Advertisement // the latest of each machine that has a name
+	seen []schemas.Sighting
+}
+
+// scan listens until enough says so, or for as long as ctx. Failing to listen is
+// an error; hearing nobody is not.
+func (v *visitor) scan(ctx context.Context, names []string, enough func(machine string, stop context.CancelFunc)) (heard, error) {
+	byHint := make(map[[8]byte]string, len(names))
+	for _, name := range names {
+		byHint[ble.IDHint(name)] = name
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var mu sync.Mutex
+	h := heard{ads: map[string]ble.Advertisement{}}
+	err := v.radio.Scan(ctx, func(ad ble.Advertisement) {
+		name, known := byHint[ad.IDHint]
+		if !known {
+			return
+		}
+		mu.Lock()
+		h.ads[name] = ad
+		mu.Unlock()
+		enough(name, stop)
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	now := v.now().UTC().Truncate(time.Millisecond)
+	out := heard{ads: map[string]ble.Advertisement{}}
+	for name, ad := range h.ads {
+		out.ads[name] = ad
+		out.seen = append(out.seen, schemas.Sighting{
+			Machine: name, RSSI: min(max(int(ad.RSSI), -127), 20), SeenAt: now, Pending: uint32(ad.Pending),
+		})
+	}
+	if err != nil && ctx.Err() == nil {
+		return out, fmt.Errorf("listen for machines: %w", err)
+	}
+	return out, nil
+}
+
+// listen hears who is near.
+func (v *visitor) listen(ctx context.Context, names []string) []schemas.Sighting {
+	ctx, cancel := context.WithTimeout(ctx, v.limits.ListenFor)
+	defer cancel()
+	h, err := v.scan(ctx, names, func(string, context.CancelFunc) {})
+	if err != nil {
+		v.log.Warn("listening failed; it is tried again", "err", err)
+		<-ctx.Done() // a broken adapter is not asked in a tight loop
+	}
+	return h.seen
+}
+
+// visit looks for the candidates and serves the first in their order that is there.
+func (v *visitor) visit(ctx context.Context, c contact) contactResult {
+	h, err := v.search(ctx, c)
+	r := contactResult{seen: h.seen}
+	var chosen job
+	for _, j := range c.candidates {
+		if _, there := h.ads[j.machine]; there {
+			chosen = j
+			break
+		}
+	}
+	switch {
+	case err != nil:
+		// The radio is at fault, not the machine; its error is the first candidate's.
+		r.machine, r.err = c.candidates[0].machine, err
+		return r
+	case chosen.machine == "":
+		for _, j := range c.candidates {
+			r.absent = append(r.absent, j.machine)
+		}
+		return r
+	}
+	r.machine = chosen.machine
+	v.post(ctx, found{chosen.machine})
+	v.serve(ctx, chosen, h.ads[chosen.machine], &r)
+	v.tally(&r)
+	return r
+}
+
+func (v *visitor) tally(r *contactResult) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.count.Contacts++
+	v.count.Read += r.read
+	v.count.Damaged += uint64(r.refused)
+	if r.err != nil {
+		v.count.Failed++
+	}
+}
+
+// search scans until the best candidate is heard, or for a moment after another
+// one was.
+func (v *visitor) search(ctx context.Context, c contact) (heard, error) {
+	ctx, cancel := context.WithTimeout(ctx, v.limits.Scan)
+	defer cancel()
+	var once sync.Once
+	settle := make(chan struct{})
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		select {
+		case <-ctx.Done():
+			return
+		case <-settle:
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(v.limits.Settle):
+			cancel()
+		}
+	}()
+	h, err := v.scan(ctx, c.names, func(machine string, stop context.CancelFunc) {
+		if machine == c.candidates[0].machine {
+			stop()
+		}
+		if slices.ContainsFunc(c.candidates, func(j job) bool { return j.machine == machine }) {
+			once.Do(func() { close(settle) })
+		}
+	})
+	cancel()
+	<-settled
+	return h, err
+}
+
+// serve does a job: what the machine holds, what the ledger holds, what is wrong,
+// what time it is, and then the records. Only the loss of the link keeps it from
+// the records: the money comes first.
+func (v *visitor) serve(ctx context.Context, j job, ad ble.Advertisement, r *contactResult) {
+	s, closeSession, err := v.open(ctx, ad)
+	if err != nil {
+		r.err = err
+		return
+	}
+	defer closeSession()
+	status, err := s.Status(ctx)
+	if err != nil {
+		r.err = fmt.Errorf("ask machine %s what it holds: %w", j.machine, err)
+		return
+	}
+	if status.Machine != j.machine {
+		r.err = fmt.Errorf("the device that advertises machine %s says that it is %q: it is not read", j.machine, status.Machine)
+		return
+	}
+	now := v.now()
+	unreleased, newest := spans(status)
+	r.status = &contactStatus{RSSI: int(ad.RSSI), Pending: unreleased.Count(), Epoch: newest.Epoch, LastSeq: newest.Last, ClockSkew: status.UTC.Sub(now).Milliseconds()}
+	latest, ledger, held, err := v.known(ctx, j.machine)
+	if err != nil {
+		r.err = err
+		return
+	}
+	v.post(ctx, declared{machine: j.machine, all: unreleased, ledger: ledger, held: held, newest: newest.Epoch, newestLast: newest.Last})
+	courtesy := v.tell(ctx, s, j, latest, ledger, r)
+	if j.collect {
+		v.sender.readingMachine(j.machine)
+		r.err = v.read(ctx, s, j.machine, Plan(unreleased, ledger, held), r)
+		v.sender.readingMachine("")
+		r.status.Read = r.read
+	}
+	r.err = errors.Join(r.err, courtesy)
+}
+
+// open dials a machine and opens a session. The returned func ends both.
+func (v *visitor) open(ctx context.Context, ad ble.Advertisement) (*ors.Session, func(), error) {
+	dialCtx, cancel := context.WithTimeout(ctx, v.limits.Dial)
+	defer cancel()
+	link, err := v.radio.Dial(dialCtx, ad.Address)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to %s over Bluetooth: %w", ad.Address, err)
+	}
+	s, err := ors.Open(dialCtx, link, ors.Options{})
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open a session with %s: %w", ad.Address, err), link.Close())
+	}
+	return s, func() {
+		if err := errors.Join(s.Close(), link.Close()); err != nil {
+			v.log.Debug("closing a Bluetooth link", "err", err)
+		}
+	}, nil
+}
+
+// known returns what the ledger and the outbox hold of a machine.
+func (v *visitor) known(ctx context.Context, machine string) (latest schemas.Receipt, ledger, held Records, err error) {
+	latest, _, err = v.box.LatestReceipt(ctx, machine)
+	if err != nil {
+		return latest, nil, nil, err
+	}
+	if ledger, err = outbox.Covered(latest); err != nil {
+		return latest, nil, nil, err
+	}
+	held, err = v.box.Held(ctx, machine)
+	return latest, ledger, held, err
+}
+
+// tell gives the machine the ledger's receipt, the fault and the time. It returns
+// why the receipt or the news of the fault was not taken; a clock that cannot be
+// set is a result of its own.
+func (v *visitor) tell(ctx context.Context, s *ors.Session, j job, latest schemas.Receipt, ledger Records, r *contactResult) error {
+	var errs []error
+	if len(latest.Epochs) > 0 {
+		if err := s.Receipt(ctx, latest.Epochs); err != nil {
+			errs = append(errs, fmt.Errorf("machine %s did not take the ledger's receipt: %w", j.machine, err))
+		} else {
+			r.told = ledger
+		}
+	}
+	switch {
+	case j.fault != nil:
+		if err := s.FaultNotice(ctx, ors.Notice{Fault: j.fault.Fault, Kind: j.fault.Kind, OpenedAt: j.fault.OpenedAt}); err != nil {
+			errs = append(errs, fmt.Errorf("machine %s did not take the fault notice: %w", j.machine, err))
+		}
+	case j.farewell:
+		if err := s.FaultCleared(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("machine %s did not take the end of its fault: %w", j.machine, err))
+		} else {
+			r.farewell = true
+		}
+	}
+	r.clockErr = s.SetTime(ctx, v.now(), v.uncertainty)
+	return errors.Join(errs...)
+}
+
+// spans returns what a machine says that it holds, and its newest epoch.
+func spans(status ors.Status) (Records, Range) {
+	all := Records{}
+	var newest Range
+	for _, e := range status.Epochs {
+		if e.Epoch >= newest.Epoch {
+			newest = Range{Epoch: e.Epoch, First: e.First, Last: e.Next - 1}
+		}
+		if e.Next > e.First {
+			all[e.Epoch] = all[e.Epoch].Union(outbox.Of(outbox.Interval{First: e.First, Last: e.Next - 1}))
+		}
+	}
+	return all, newest
+}
+
+// read brings the planned records into the outbox. The next page is asked for
+// only after the one before is on disk.
+func (v *visitor) read(ctx context.Context, s *ors.Session, machine string, plan []Range, r *contactResult) error {
+	for _, rg := range plan {
+		err := s.Report(ctx, rg.Epoch, rg.First, rg.Last, func(page []ors.Record) error {
+			return v.store(ctx, machine, rg, page, r)
+		})
+		if err != nil {
+			return fmt.Errorf("read records %d-%d to %d-%d of machine %s: %w", rg.Epoch, rg.First, rg.Epoch, rg.Last, machine, err)
+		}
+	}
+	return nil
+}
+
+// store puts one page on disk. A record that the ledger could never take stays
+// with the machine; those behind it are not held up by it.
+func (v *visitor) store(ctx context.Context, machine string, rg Range, page []ors.Record, r *contactResult) error {
+	good := make([]outbox.Record, 0, len(page))
+	for _, rec := range page {
+		if rec.Epoch != rg.Epoch || rec.Seq < rg.First || rec.Seq > rg.Last {
+			return fmt.Errorf("the machine sent record %d-%d, which was not asked for", rec.Epoch, rec.Seq)
+		}
+		if err := vet(machine, rec); err != nil {
+			r.refused++
+			v.log.Error("a record is damaged and stays with the machine", "machine", machine, "epoch", rec.Epoch, "seq", rec.Seq, "err", err)
+			continue
+		}
+		good = append(good, outbox.Record{Epoch: rec.Epoch, Seq: rec.Seq, Body: rec.Payload})
+	}
+	out, err := v.append(ctx, machine, good)
+	if errors.Is(err, outbox.ErrFull) {
+		r.full = true
+	}
+	if err != nil {
+		return err
+	}
+	if out.Conflict > 0 {
+		v.log.Error("the machine gave other bytes for records that it gave before; both are kept", "machine", machine, "records", out.Conflict)
+	}
+	r.read += uint64(out.New)
+	held, err := v.box.Held(ctx, machine)
+	if err != nil {
+		return err
+	}
+	v.sender.stored()
+	v.post(ctx, stored{machine, held})
+	return nil
+}
+
+// append waits for receipts to make room in a full outbox, with the link held,
+// but not for ever: other machines need the radio.
+func (v *visitor) append(ctx context.Context, machine string, records []outbox.Record) (outbox.Outcome, error) {
+	patience := time.NewTimer(v.limits.Full)
+	defer patience.Stop()
+	for {
+		out, err := v.box.Append(ctx, machine, records)
+		if !errors.Is(err, outbox.ErrFull) {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return out, err
+		case <-patience.C:
+			return out, err
+		case <-v.room:
+		}
+	}
+}
+
+// vet checks that a record is what it was asked for. Whether it is genuine is the
+// ledger's to judge, who has the machine's key.
+func vet(machine string, rec ors.Record) error {
+	if len(rec.Payload) > schemas.MaxRecordBytes {
+		return fmt.Errorf("%d bytes, at most %d are allowed", len(rec.Payload), schemas.MaxRecordBytes)
+	}
+	tx, err := schemas.ParseTransaction(rec.Payload)
+	if err != nil {
+		return err
+	}
+	if tx.Machine != machine || tx.Epoch != rec.Epoch || tx.Seq != rec.Seq {
+		return fmt.Errorf("it says that it is record %d-%d of machine %q", tx.Epoch, tx.Seq, tx.Machine)
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/farebeat/farebeat/schemas"
+)
+
+// witness stands for everybody who ever read a record: the gateway, the ledger.
+// It knows what the journal confirmed, and that no key may stand for two records.
+type witness struct {
+	confirmed map[Ref][]byte // by Append, not yet released
+	seen      map[Ref][]byte // by anyone, ever
+	doubt     map[Ref]bool   // in a release whose end nobody saw
+}
+
+func newWitness() *witness {
+	return &witness{confirmed: map[Ref][]byte{}, seen: map[Ref][]byte{}, doubt: map[Ref]bool{}}
+}
+
+func (w *witness) clone() *witness {
+	return &witness{confirmed: maps.Clone(w.confirmed), seen: maps.Clone(w.seen), doubt: maps.Clone(w.doubt)}
+}
+
+// look compares what the journal holds with what it must hold. At most extra
+// records may be there that were never confirmed.
+func (w *witness) look(t rapid.TB, j *Journal, extra int) {
+	t.Helper()
+	held := map[Ref][]byte{}
+	for _, r := range j.Ranges() {
+		recs, err := j.Records(r.Epoch, r.First, int(r.Next-r.First))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range recs {
+			held[Ref{rec.Epoch, rec.Seq}] = rec.Payload
+		}
+	}
+	for ref, b := range w.confirmed {
+		if got, ok := held[ref]; !ok && !w.doubt[ref] {
+			t.Fatalf("record %+v was confirmed and is lost; damage: %v", ref, j.Damage())
+		} else if ok && !bytes.Equal(got, b) {
+			t.Fatalf("record %+v changed", ref)
+		} else if !ok {
+			delete(w.confirmed, ref) // the release had reached the disk
+		}
+	}
+	clear(w.doubt)
+	for ref, b := range held {
+		if _, ok := w.confirmed[ref]; !ok {
+			extra--
+			w.confirmed[ref] = b
+		}
+		if old, ok := w.seen[ref]; ok && !bytes.Equal(old, b) {
+			t.Fatalf("key %+v stands for two records", ref)
+		}
+		w.seen[ref] = b
+	}
+	if extra < 0 {
+		t.Fatalf("%d records came out of nowhere", -extra)
+	}
+	if _, err := j.Verify(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *witness) append(t rapid.TB, j *Journal, i int) error {
+	ref, err := j.Append(testTap(i%50), 1)
+	if err != nil {
+		return err
+	}
+	recs, err := j.Records(ref.Epoch, ref.Seq, 1)
+	if err != nil {
+		return err
+	}
+	if len(recs) != 1 {
+		t.Fatalf("record %+v was confirmed and cannot be read", ref)
+	}
+	if old, ok := w.seen[ref]; ok && !bytes.Equal(old, recs[0].Payload) {
+		t.Fatalf("key %+v stands for two records", ref)
+	}
+	w.seen[ref], w.confirmed[ref] = recs[0].Payload, recs[0].Payload
+	return nil
+}
+
+func (w *witness) release(j *Journal, upTo uint32) error {
+	cur := j.Stats()
+	upTo = min(upTo, cur.LastSeq)
+	r := schemas.EpochReceipt{Epoch: cur.Epoch, CompleteTo: upTo, Highest: upTo}
+	r.MAC = schemas.ReceiptMAC(testKey, testMachine, r)
+	for ref := range w.confirmed {
+		if ref.Epoch == cur.Epoch && ref.Seq <= upTo {
+			w.doubt[ref] = true
+		}
+	}
+	if _, err := j.Release([]schemas.EpochReceipt{r}); err != nil {
+		return err
+	}
+	for ref := range w.doubt {
+		delete(w.confirmed, ref)
+	}
+	clear(w.doubt)
+	return nil
+}
+
+// script is a day in the life of a journal: it rolls segments, releases, begins
+// an epoch. It ends with the first error.
+func script(t rapid.TB, j *Journal, w *witness) error {
+	for i := range 14 {
+		if err := w.append(t, j, i); err != nil {
+			return err
+		}
+		if i == 6 || i == 11 {
+			if err := w.release(j, uint32(i-1)); err != nil {
+				return err
+			}
+		}
+		if i == 8 {
+			if err := j.NewEpoch(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var crashOptions = Options{SegmentBytes: 1600}
+
+func TestPowerFailsAtEveryOperation(t *testing.T) {
+	whole := newPowerDisk()
+	if err := script(t, openOn(t, whole, crashOptions), newWitness()); err != nil {
+		t.Fatal(err)
+	}
+	if whole.ops < 60 {
+		t.Fatalf("only %d operations: the script does not do what it should", whole.ops)
+	}
+	for at := 1; at <= whole.ops; at++ {
+		for seed := range uint64(12) {
+			d := newPowerDisk()
+			d.failAt = at
+			w := newWitness()
+			if err := script(t, openOn(t, d, crashOptions), w); !errors.Is(err, errPower) {
+				t.Fatalf("operation %d: %v", at, err)
+			}
+			d = d.reboot(seed)
+			j := openOn(t, d, crashOptions)
+			for _, dmg := range j.Damage() {
+				if dmg.LostFirst > 0 && w.confirmed[Ref{dmg.Epoch, dmg.LostFirst}] != nil {
+					t.Fatalf("operation %d, seed %d: %v", at, seed, dmg)
+				}
+			}
+			w.look(t, j, 1)
+			if err := script(t, j, w); err != nil {
+				t.Fatalf("operation %d, seed %d, after the power came back: %v", at, seed, err)
+			}
+			j = openOn(t, d, crashOptions)
+			w.look(t, j, 0)
+			if dmg := j.Damage(); len(dmg) > 0 {
+				t.Fatalf("operation %d, seed %d: the repair left damage: %v", at, seed, dmg)
+			}
+		}
+	}
+}
+
+// Power fails a second time while Open repairs the first damage.
+func TestPowerFailsDuringTheRepair(t *testing.T) {
+	for at := 1; at <= 100; at += 3 {
+		for seed := range uint64(6) {
+			d := newPowerDisk()
+			d.failAt = at
+			w := newWitness()
+			if err := script(t, openOn(t, d, crashOptions), w); err == nil {
+				return
+			}
+			for again := 1; again < 40; again++ {
+				d = d.reboot(seed)
+				d.failAt = again
+				o := crashOptions
+				o.filesystem = d
+				j, err := Open(testDir, testMachine, testKey, o)
+				if err == nil {
+					d.failAt = 0
+					w.look(t, j, 1)
+					break
+				}
+			}
+		}
+	}
+}
+
+func TestTheDiskFailsOnceAtEveryOperation(t *testing.T) {
+	for at := 1; at <= 100; at++ {
+		d := newPowerDisk()
+		d.failAt, d.once = at, true
+		w := newWitness()
+		j := openOn(t, d, crashOptions)
+		err := script(t, j, w)
+		if err == nil {
+			return
+		}
+		if errors.Is(err, ErrBroken) {
+			t.Fatalf("operation %d: one failure that could be taken back broke the journal: %v", at, err)
+		}
+		w.clone().look(t, openOn(t, d.clone(), crashOptions), 0)
+		w.look(t, j, 0)
+		if err := script(t, j, w); err != nil {
+			t.Fatalf("operation %d: the journal did not go on: %v", at, err)
+		}
+		w.look(t, openOn(t, d, crashOptions), 0)
+	}
+}
+
+// Where neither the write nor taking it back succeeds, only the disk can say.
+func TestADiskThatStaysBrokenBreaksTheJournal(t *testing.T) {
+	d := newPowerDisk()
+	w := newWitness()
+	j := openOn(t, d, crashOptions)
+	for i := range 2 {
+		if err := w.append(t, j, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.dead = true
+	if _, err := j.Append(testTap(3), 1); !errors.Is(err, ErrBroken) || !errors.Is(err, errPower) {
+		t.Fatalf("got %v", err)
+	}
+	d.dead = false
+	for name, err := range map[string]error{"append": w.append(t, j, 4), "release": w.release(j, 1), "epoch": j.NewEpoch()} {
+		if !errors.Is(err, ErrBroken) {
+			t.Errorf("%s on a broken journal: %v", name, err)
+		}
+	}
+	w.look(t, openOn(t, d, crashOptions), 1)
+}
+
+func TestAnyOrderOfEvents(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o := Options{SegmentBytes: rapid.SampledFrom([]int{1, 900, 3000}).Draw(t, "segment")}
+		d := newPowerDisk()
+		w := newWitness()
+		o.filesystem = d
+		open := func() *Journal {
+			o.filesystem = d
+			j, err := Open(testDir, testMachine, testKey, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return j
+		}
+		j := open()
+		i := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"append": func(t *rapid.T) {
+				i++
+				if err := w.append(t, j, i); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"release": func(t *rapid.T) {
+				if err := w.release(j, uint32(rapid.IntRange(0, 12).Draw(t, "up to"))); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"epoch": func(t *rapid.T) {
+				if err := j.NewEpoch(); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"open again": func(*rapid.T) { j = open() },
+			"power fails": func(t *rapid.T) {
+				d.failAt = d.ops + rapid.IntRange(1, 8).Draw(t, "after")
+				for n := 0; w.append(t, j, n) == nil; n++ {
+				}
+				d = d.reboot(rapid.Uint64().Draw(t, "seed"))
+				j = open()
+				w.look(t, j, 1)
+			},
+			"": func(t *rapid.T) { w.look(t, j, 0) },
+		})
+	})
+}
+
+func ExampleDamage() {
+	fmt.Println(Damage{File: "0000000003-0000000001.seg", Offset: 612, Bytes: 511, Epoch: 3, LostFirst: 2, LostLast: 2, Problem: problemMiddle})
+	// Output: 0000000003-0000000001.seg byte 612, 511 bytes: bytes that are no record; they are set aside; records 2 to 2 of epoch 3 are lost
+}

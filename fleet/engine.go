@@ -1,0 +1,284 @@
+package fleet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/farebeat/farebeat/fleet/counts"
+	"github.com/farebeat/farebeat/fleet/dispatch"
+	"github.com/farebeat/farebeat/fleet/expect"
+	"github.com/farebeat/farebeat/fleet/expect/gtfs"
+	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/presence"
+	"github.com/farebeat/farebeat/fleet/rules"
+	"github.com/farebeat/farebeat/schemas"
+)
+
+// EngineConfig is what an Engine decides by.
+type EngineConfig struct {
+	Location *time.Location // the operator's zone: hours and service days
+	Interval time.Duration  // between two heartbeats of a machine; 15 s if zero
+	WarmUp   time.Duration  // after the start and after blindness nobody is judged; 0 for a recording
+	Expect   expect.Source
+	Rules    *rules.Set
+	Policy   faults.Policy // how a fault lives; the zero value is the default
+}
+
+// Engine decides: from heartbeats and a clock to who is online, what should be, and which
+// faults there are. It does no I/O and reads no clock, so that a recorded day runs through
+// the same code as a live one. Heartbeat is safe for concurrent use; the other
+// methods belong to one goroutine.
+type Engine struct {
+	cfg      EngineConfig
+	board    *counts.Board
+	presence *presence.Presence
+	book     *faults.Book
+	gateways sync.Map  // vehicles whose gateway is there
+	decoders sync.Pool // of *schemas.HeartbeatDecoder, which are not safe for concurrent use
+
+	states   map[string]rules.RouteState
+	platform rules.PlatformState
+	roster   []string
+	rostered gtfs.Date // the local date that roster is for
+
+	thresholds map[string]int // of the last round, by route
+}
+
+// NewEngine makes an engine that knows no machine, at start.
+func NewEngine(cfg EngineConfig, start time.Time) *Engine {
+	board := counts.New(counts.Config{Location: cfg.Location, Start: start, WarmUp: cfg.WarmUp})
+	return &Engine{
+		cfg:      cfg,
+		board:    board,
+		presence: presence.New(presence.Config{Interval: cfg.Interval}, board),
+		book:     faults.NewBook(cfg.Policy),
+		decoders: sync.Pool{New: func() any { return schemas.NewHeartbeatDecoder() }},
+		states:   map[string]rules.RouteState{},
+
+		thresholds: map[string]int{},
+	}
+}
+
+// Heartbeat takes the payload of a machine's heartbeat that arrived at now. A payload that
+// is not a heartbeat is an error and changes nothing. The payload is not kept.
+func (e *Engine) Heartbeat(now time.Time, machine string, payload []byte) error {
+	dec := e.decoders.Get().(*schemas.HeartbeatDecoder)
+	defer e.decoders.Put(dec)
+	var hb schemas.Heartbeat
+	if err := dec.Decode(payload, &hb); err != nil {
+		return fmt.Errorf("heartbeat of machine %q: %w", machine, err)
+	}
+	e.presence.Heartbeat(now, machine, &hb)
+	return nil
+}
+
+// RouteView is one route at one round: what is there, what should be, and the verdict.
+type RouteView struct {
+	counts.RouteMinute
+	Expectation expect.Expectation
+	Verdict     rules.Verdict
+	Missing     []string // known and not online, at most MaxMissing, sorted
+}
+
+// MaxMissing bounds the machines that a route names as missing.
+const MaxMissing = 100
+
+// Round is what one evaluation found.
+type Round struct {
+	At          time.Time
+	Blind       bool
+	Transitions []presence.Transition
+	Routes      []RouteView // by name
+	Changes     []faults.Change
+}
+
+// Round evaluates everything as of now. Call it every few seconds; more inputs, such as
+// reports by hand, are applied with it. The changes must be stored before anyone is told.
+func (e *Engine) Round(now time.Time, more []faults.Input) Round {
+	e.setRoster(now)
+	r := Round{At: now, Transitions: e.presence.Tick(now), Blind: e.presence.Blind(now)}
+	inputs := append([]faults.Input(nil), more...)
+	r.Routes, inputs = e.checkRoutes(now, r.Blind, inputs)
+	inputs = e.checkMachines(now, r.Blind, inputs)
+	r.Changes = e.book.Apply(now, inputs)
+	return r
+}
+
+// setRoster names the routes of the local date once a day: detection walks what is
+// expected, never what was observed.
+func (e *Engine) setRoster(now time.Time) {
+	date := gtfs.DateOf(now.In(e.cfg.Location))
+	if date == e.rostered {
+		return
+	}
+	e.rostered = date
+	e.roster = e.cfg.Expect.Routes(now)
+	e.board.SetRoster(now, e.roster)
+}
+
+func (e *Engine) checkRoutes(now time.Time, blind bool, inputs []faults.Input) ([]RouteView, []faults.Input) {
+	rows := e.board.Rows(now)
+	missing := e.presence.Missing(MaxMissing)
+	views := make([]RouteView, len(rows))
+	for i, row := range rows {
+		exp, _ := e.cfg.Expect.Expect(row.Route, now)
+		in := rules.RouteInput{
+			Route: row.Route, Online: row.Online, Known: row.Known, Late: row.Late,
+			Expected: exp.Expected, ExpectedNow: exp.Now, Lowest: exp.Lowest, Source: exp.Source,
+			Blind: blind,
+		}
+		if row.Known > 0 && row.Heard {
+			in.AllSilentFor = row.SilentFor
+		}
+		state, verdict := e.cfg.Rules.EvaluateRoute(now, in, e.states[row.Route])
+		e.states[row.Route] = state
+		row.Expected, row.Threshold = exp.Expected, verdict.Threshold
+		e.thresholds[row.Route] = verdict.Threshold
+		slices.Sort(missing[row.Route])
+		views[i] = RouteView{RouteMinute: row, Expectation: exp, Verdict: verdict, Missing: missing[row.Route]}
+		inputs = append(inputs, faults.RouteCheck{Route: row.Route, Verdict: verdict, Online: row.Online, Expected: exp.Expected, Blind: blind})
+	}
+	return views, inputs
+}
+
+// checkMachines applies the machine rules to those that any rule could concern and to those
+// that have a fault, and the platform rule to all together.
+func (e *Engine) checkMachines(now time.Time, blind bool, inputs []faults.Input) []faults.Input {
+	platform := rules.PlatformInput{Blind: blind}
+	routes := map[string]bool{}
+	e.presence.Each(func(v presence.View) {
+		in := machineInput(v, blind)
+		switch {
+		case e.cfg.Rules.Lost(&in):
+			platform.Missing++
+			routes[v.Route] = true
+		case v.State != schemas.Parked && v.State != schemas.OutOfService:
+			platform.Online++
+		}
+		if !e.cfg.Rules.Attention(&in) && !e.book.Concerns(v.Machine) {
+			return
+		}
+		inputs = append(inputs, e.machineCheck(v, e.cfg.Rules.EvaluateMachine(now, in), blind))
+	})
+	platform.Routes = len(routes)
+	var verdict rules.Verdict
+	e.platform, verdict = e.cfg.Rules.EvaluatePlatform(now, platform, e.platform)
+	return append(inputs, faults.PlatformCheck{Verdict: verdict, Online: platform.Online, Expected: max(platform.Online, e.platform.Before), Blind: blind})
+}
+
+func machineInput(v presence.View, blind bool) rules.MachineInput {
+	return rules.MachineInput{
+		Machine: v.Machine, State: v.State, Silence: v.Silence, RunState: v.Run, Fault: v.Fault,
+		Pending: v.Pending, OldestPending: v.OldestPending, Skew: v.Skew, Blind: blind,
+	}
+}
+
+func (e *Engine) machineCheck(v presence.View, verdicts []rules.Verdict, blind bool) faults.MachineCheck {
+	check := faults.MachineCheck{
+		Machine: v.Machine, Route: v.Route, State: v.State, LastHeartbeat: v.LastHeartbeat,
+		Vehicle: dispatch.Carrier(dispatch.Whereabouts{Vehicle: v.Vehicle, SeenBy: v.SeenBy}, e.gatewayThere),
+		Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency, Epoch: v.Epoch, LastSeq: v.LastSeq,
+		Verdicts: verdicts, Blind: blind,
+	}
+	if v.LedgerEpoch == v.Epoch {
+		check.CompleteTo = v.LedgerComplete
+	}
+	return check
+}
+
+func (e *Engine) gatewayThere(vehicle string) bool {
+	_, there := e.gateways.Load(vehicle)
+	return there
+}
+
+// Gateway notes that a vehicle's gateway came or went, and which machines it hears over
+// BLE. A sighting counts only while it is fresh. It is safe for concurrent use.
+func (e *Engine) Gateway(now time.Time, g schemas.Gateway) {
+	up := g.Status == schemas.Online
+	if up {
+		e.gateways.Store(g.Vehicle, true)
+	} else {
+		e.gateways.Delete(g.Vehicle)
+	}
+	e.presence.Gateway(now, g.Vehicle, up)
+	for _, s := range g.Seen {
+		if up && now.Sub(s.SeenAt).Abs() < freshSighting {
+			e.presence.Seen(now, g.Vehicle, s.Machine, s.RSSI)
+		}
+	}
+}
+
+// freshSighting is how old a sighting may be to say where a machine is now.
+const freshSighting = time.Minute
+
+// LedgerProgress notes that the ledger holds all of 1..completeTo of an epoch of a machine. It is safe
+// for concurrent use.
+func (e *Engine) LedgerProgress(now time.Time, machine string, epoch, completeTo uint32) {
+	e.presence.LedgerProgress(now, machine, epoch, completeTo)
+}
+
+// SetBlind says that we cannot hear from now on, or can again. It is safe for concurrent use.
+func (e *Engine) SetBlind(now time.Time, blind bool) { e.presence.SetBlind(now, blind) }
+
+// Presence is who is online.
+func (e *Engine) Presence() *presence.Presence { return e.presence }
+
+// Minute returns the counts of the minute that ends at now, with what was expected, and begins the next.
+// Call it before the events of that instant.
+func (e *Engine) Minute(now time.Time) counts.Frame {
+	rows := e.board.Minute(now)
+	for i := range rows {
+		exp, _ := e.cfg.Expect.Expect(rows[i].Route, now)
+		rows[i].Expected, rows[i].Threshold = exp.Expected, e.thresholds[rows[i].Route]
+	}
+	return counts.Frame{At: now.Truncate(time.Second), Blind: e.presence.Blind(now), Rows: rows}
+}
+
+// Hours returns the hours that ended by now and were not returned before.
+func (e *Engine) Hours(now time.Time) []counts.HourRow { return e.board.Hours(now) }
+
+// OpenFaults lists the faults that have not ended.
+func (e *Engine) OpenFaults() []faults.Fault { return e.book.Open() }
+
+// Memory is what an engine must not forget over a restart.
+type Memory struct {
+	Roster []presence.Saved
+	Board  []byte // the open hour
+	Rules  []byte // the windows of running rules
+	Faults []faults.Fault
+}
+
+// Remember returns what Recall takes, but for the faults, which are saved as they change.
+func (e *Engine) Remember(now time.Time) (Memory, error) {
+	states, err := json.Marshal(rules.States{Routes: e.states, Platform: e.platform})
+	if err != nil {
+		return Memory{}, fmt.Errorf("remember the states of rules: %w", err)
+	}
+	return Memory{Roster: e.presence.Snapshot(now), Board: e.board.AppendState(nil, now), Rules: states}, nil
+}
+
+// Recall takes up where Remember left off: the time between is our blindness, and nobody's silence.
+// The engine must be new. A part that cannot be read is left out and named in the error; the others
+// are recalled.
+func (e *Engine) Recall(now time.Time, m Memory) error {
+	var problems []error
+	if len(m.Board) > 0 {
+		problems = append(problems, e.board.RestoreState(now, m.Board))
+	}
+	e.setRoster(now)
+	problems = append(problems, e.presence.Restore(now, m.Roster))
+	if len(m.Rules) > 0 {
+		var states rules.States
+		err := json.Unmarshal(m.Rules, &states)
+		if err == nil {
+			e.states, e.platform = states.Routes, states.Platform
+		}
+		problems = append(problems, err)
+	}
+	e.book.Restore(m.Faults)
+	return errors.Join(problems...)
+}

@@ -1,0 +1,71 @@
+package faults
+
+import (
+	"fmt"
+
+	"github.com/farebeat/farebeat/schemas"
+)
+
+// countCheck is the life of a fault of a route or of the platform: the rule has the
+// hysteresis, so the fault follows it.
+func (s *step) countCheck(v Verdict, blind bool, facts RouteFacts) {
+	f := &s.fault
+	if blind {
+		return
+	}
+	if f.ID == "" || f.Ended() {
+		if !v.Firing || f.Ended() && !s.reopenable(s.now, *f) {
+			return
+		}
+		s.begin(v.Kind, v.Since, v.Reason)
+	}
+	// Nothing heard of a route is not well, whatever its rule came to.
+	if !s.live(!v.Firing) {
+		return
+	}
+	s.firing(v.Firing)
+	s.numbers(facts)
+	switch {
+	case v.Firing && v.Kind != f.Kind:
+		s.name(v.Kind, v.Reason)
+	case !v.Firing && !s.reported() && s.heardOf(facts):
+		reason := v.Reason
+		if reason == "" {
+			reason = fmt.Sprintf("%d machines are online.", facts.Online)
+		}
+		s.close(reason)
+	}
+}
+
+// heardOf reports whether the fault may close on these numbers: one that says that nothing is
+// heard never closes without anything heard, even where the rule lost its memory.
+func (s *step) heardOf(facts RouteFacts) bool {
+	return s.fault.Kind != RouteReported && s.fault.Kind != RouteSilent || facts.Online > 0
+}
+
+func (s *step) numbers(facts RouteFacts) {
+	f := &s.fault
+	if f.Route == nil {
+		f.Route, s.dirty = &facts, true
+		return
+	}
+	// They change with every machine; the fault's readers need not hear of each.
+	if *f.Route != facts && (s.dirty || s.now.Sub(f.UpdatedAt) >= s.NumbersEvery) {
+		*f.Route, s.dirty = facts, true
+	}
+}
+
+// Suspect is the fault that a route check suspects but does not yet say. Nobody is told of
+// it and nothing of it is stored: it follows from the rule's state.
+func Suspect(in RouteCheck) (Fault, bool) {
+	if in.Blind || !in.Verdict.Suspect || in.Verdict.Since.IsZero() {
+		return Fault{}, false
+	}
+	s := in.subject()
+	return Fault{
+		ID: NewID(FamilyRoute, s, in.Verdict.Since), Subject: s, Kind: in.Verdict.Kind,
+		Severity: in.Verdict.Kind.Entry().Severity, Condition: schemas.Suspected, Reason: in.Verdict.Reason,
+		SuspectedAt: in.Verdict.Since, UpdatedAt: in.Verdict.Since, Attention: Attention{State: schemas.Unseen},
+		Route: &RouteFacts{in.Online, in.Expected, in.Verdict.Threshold},
+	}, true
+}

@@ -1,0 +1,235 @@
+// Package fleet is the background service: it hears machines, counts them, decides what is a
+// fault, tells the vehicle that carries the machine, and proves that what comes back arrived
+// once. Engine decides and does no I/O; Fleet does the I/O; flow.go reads forward, from
+// heartbeat to receipt.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/farebeat/farebeat/fleet/dispatch"
+	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/fleet/store"
+	"github.com/farebeat/farebeat/schemas"
+	"github.com/farebeat/farebeat/topics"
+	"github.com/farebeat/farebeat/topics/session"
+)
+
+// Options say what a fleet service is made of. All but Listen, Watch and Logger are required.
+type Options struct {
+	Tree    topics.Tree
+	Session session.Options // how to reach the broker; what it announces is the fleet's
+	Store   *store.Store    // the caller closes it after Run
+	Keys    keys.Keys
+	Engine  EngineConfig
+	Tick    time.Duration    // between two rounds, by the clock on the wall
+	Now     func() time.Time // the clock that everything is decided by
+	// Listen takes heartbeats from the broker by subscription. Without it they come by the methods of
+	// the broker's tap, in this process.
+	Listen bool
+	Watch  func(Round) // called after each round, in its goroutine; may be nil
+	Logger *slog.Logger
+}
+
+// Fleet is the running service.
+type Fleet struct {
+	o        Options
+	engine   *Engine
+	ledger   *ledger.Ledger
+	dispatch *dispatch.Dispatcher
+	session  *session.Session
+	out      *publisher
+	stats    Stats
+	log      refusalLog
+
+	number  atomic.Uint64 // of the session with the broker
+	since   time.Time
+	ready   atomic.Bool // the ledger takes transactions in
+	mu      sync.Mutex
+	inputs  []faults.Input
+	unsaved []faults.Change // of rounds whose saving failed
+	minute  time.Time       // last begun
+	shown   map[string]shownRoute
+}
+
+// New makes a service that recalls what it knew before. Run starts it.
+func New(ctx context.Context, o Options) (*Fleet, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	now := o.Now()
+	f := &Fleet{
+		o:        o,
+		engine:   NewEngine(o.Engine, now),
+		ledger:   ledger.New(o.Store.Ledger(), o.Keys, o.Now),
+		dispatch: dispatch.New(o.Tree, dispatch.Config{}),
+		since:    now,
+		minute:   now.Truncate(time.Minute),
+		shown:    map[string]shownRoute{},
+		log:      refusalLog{last: map[string]time.Time{}},
+	}
+	f.ready.Store(true)
+	if err := f.recall(ctx, now); err != nil {
+		return nil, err
+	}
+	so := o.Session
+	so.Will, so.Birth, so.Farewell = f.will, f.birth, f.farewell
+	so.Up, so.Down = f.up, f.down
+	s, err := session.New(so)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	f.session = s
+	f.out = newPublisher(s.Publish)
+	if err := f.subscribe(); err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	if o.Listen {
+		f.engine.SetBlind(now, true) // until the first connection
+	}
+	return f, nil
+}
+
+// Run serves until ctx ends, then writes down what a restart needs.
+func (f *Fleet) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	sessionCtx, stopSession := context.WithCancel(ctx)
+	defer stopSession()
+	var sessionErr error
+	wg.Go(func() { sessionErr = f.session.Run(sessionCtx) })
+	wg.Go(func() { f.out.run(sessionCtx) })
+	f.rounds(ctx)
+	stopSession()
+	wg.Wait()
+	// ctx has ended; what is written now must still be written.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return errors.Join(sessionErr, f.remember(last, f.o.Now()))
+}
+
+func (f *Fleet) rounds(ctx context.Context) {
+	ticker := time.NewTicker(f.o.Tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			f.round(ctx, f.o.Now())
+		}
+	}
+}
+
+// Ledger is the service's ledger.
+func (f *Fleet) Ledger() *ledger.Ledger { return f.ledger }
+
+// Engine is the service's engine. Only its methods that are safe for concurrent use may be called.
+func (f *Fleet) Engine() *Engine { return f.engine }
+
+const (
+	metaRules   = "rules"   // name of the rules' states in the store
+	metaSession = "session" // name of the session counter in the store
+)
+
+// recall takes up what the last run left in the store.
+func (f *Fleet) recall(ctx context.Context, now time.Time) error {
+	var m Memory
+	var err error
+	if m.Roster, err = f.o.Store.Roster(ctx); err != nil {
+		return fmt.Errorf("fleet: recall the roster: %w", err)
+	}
+	if m.Board, err = f.o.Store.Counts().State(ctx); err != nil {
+		return fmt.Errorf("fleet: recall the open hour: %w", err)
+	}
+	if m.Rules, err = f.o.Store.Meta(ctx, metaRules); err != nil {
+		return fmt.Errorf("fleet: recall the rules' states: %w", err)
+	}
+	if m.Faults, err = f.o.Store.Faults().Open(ctx); err != nil {
+		return fmt.Errorf("fleet: recall faults: %w", err)
+	}
+	recent, err := f.o.Store.Faults().List(ctx, faults.Query{From: now.Add(-time.Hour), Conditions: []schemas.FaultCondition{schemas.Closed}, Limit: faults.MaxLimit})
+	if err != nil {
+		return fmt.Errorf("fleet: recall faults: %w", err)
+	}
+	m.Faults = append(m.Faults, recent...)
+	if err := f.engine.Recall(now, m); err != nil {
+		// Counts of the running hour are worth less than a service that starts.
+		f.o.Logger.Warn("a part of the last run could not be recalled", "error", err)
+	}
+	err = f.ledger.Complete(ctx, func(machine string, epoch, completeTo uint32) error {
+		f.engine.LedgerProgress(now, machine, epoch, completeTo)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("fleet: %w", err)
+	}
+	return nil
+}
+
+// remember writes down what recall reads.
+func (f *Fleet) remember(ctx context.Context, now time.Time) error {
+	m, err := f.engine.Remember(now)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		f.o.Store.SaveRoster(ctx, m.Roster, m.Board),
+		f.o.Store.SetMeta(ctx, map[string][]byte{metaRules: m.Rules}),
+	)
+}
+
+// status is the retained message of the fleet topic.
+func (f *Fleet) status(s schemas.LinkStatus, ready bool) (session.Message, error) {
+	topic, err := f.o.Tree.Build(topics.Address{Kind: topics.Fleet})
+	if err != nil {
+		return session.Message{}, err
+	}
+	payload, err := schemas.Encode(&schemas.Fleet{
+		AsOf: milli(f.o.Now()), Status: s, LedgerReady: ready, Since: milli(f.since), Session: f.number.Load(),
+	})
+	if err != nil {
+		return session.Message{}, err
+	}
+	return session.Message{Topic: topic, QoS: 1, Retain: true, Payload: payload}, nil
+}
+
+func (f *Fleet) will(ctx context.Context) (session.Message, error) {
+	n, err := f.o.Store.Next(ctx, metaSession)
+	if err != nil {
+		return session.Message{}, err
+	}
+	f.number.Store(n)
+	return f.status(schemas.ConnectionBroken, false)
+}
+
+func (f *Fleet) birth(context.Context) (session.Message, error) {
+	return f.status(schemas.Online, f.ready.Load())
+}
+
+func (f *Fleet) farewell(context.Context) (session.Message, error) {
+	return f.status(schemas.Offline, false)
+}
+
+func (f *Fleet) up() {
+	f.out.reconnected()
+	if f.o.Listen {
+		f.engine.SetBlind(f.o.Now(), false)
+	}
+}
+
+func (f *Fleet) down(error) {
+	if f.o.Listen {
+		f.engine.SetBlind(f.o.Now(), true)
+	}
+}
+
+// milli is a time as all messages carry it.
+func milli(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -1,0 +1,212 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/schemas"
+	"github.com/farebeat/farebeat/topics"
+	"github.com/farebeat/farebeat/topics/session"
+)
+
+// Heartbeat is where it begins: a machine says that it is alive. Presence notes it; nothing else
+// happens until the next round. It is safe for concurrent use and keeps nothing of the payload.
+func (f *Fleet) Heartbeat(machine string, payload []byte) {
+	if err := f.engine.Heartbeat(f.o.Now(), machine, payload); err != nil {
+		f.refuse("machine "+machine, err)
+		return
+	}
+	f.stats.Heartbeats.Add(1)
+}
+
+// SessionUp is evidence that a machine is connected.
+func (f *Fleet) SessionUp(machine string) { f.engine.presence.SessionUp(f.o.Now(), machine) }
+
+// SessionDown is evidence that a machine's connection was lost.
+func (f *Fleet) SessionDown(machine, reason string) {
+	f.engine.presence.SessionDown(f.o.Now(), machine, reason)
+}
+
+// round goes forward from what was heard to who is told: presence and counts, expectation and
+// rules, faults, the store, and only then the topics.
+func (f *Fleet) round(ctx context.Context, now time.Time) {
+	f.endMinute(ctx, now)
+	f.mu.Lock()
+	inputs := f.inputs
+	f.inputs = nil
+	f.mu.Unlock()
+
+	r := f.engine.Round(now, inputs)
+	if !f.save(ctx, r.Changes) {
+		return // nobody is told what is not on disk; the next round tries again
+	}
+	f.tellMachines(r)
+	f.tellRoutes(r)
+	f.tellFaults(ctx, now)
+	if f.o.Watch != nil {
+		f.o.Watch(r)
+	}
+}
+
+// endMinute stores the counts of a minute that is over, and what a restart needs.
+func (f *Fleet) endMinute(ctx context.Context, now time.Time) {
+	begun := now.Truncate(time.Minute)
+	if !begun.After(f.minute) {
+		return
+	}
+	f.minute = begun
+	frame := f.engine.Minute(now)
+	series := f.o.Store.Counts()
+	if err := series.SaveFrame(ctx, frame); err != nil {
+		f.o.Logger.Error("counts of a minute are lost", "at", frame.At, "error", err)
+	}
+	if hours := f.engine.Hours(now); len(hours) > 0 {
+		if err := series.SaveHours(ctx, hours); err != nil {
+			f.o.Logger.Error("counts of an hour are lost", "at", hours[0].Start, "error", err)
+		}
+	}
+	if err := f.remember(ctx, now); err != nil {
+		f.o.Logger.Error("what a restart needs could not be written", "error", err)
+	}
+}
+
+// save makes changes durable, with those of rounds before whose saving failed, and queues their
+// events.
+func (f *Fleet) save(ctx context.Context, changes []faults.Change) bool {
+	f.unsaved = append(f.unsaved, changes...)
+	if len(f.unsaved) == 0 {
+		return true
+	}
+	if err := f.o.Store.Faults().Save(ctx, f.unsaved...); err != nil {
+		f.stats.SaveFailed.Add(1)
+		f.o.Logger.Error("faults could not be saved; nobody is told until they are", "changes", len(f.unsaved), "error", err)
+		return false
+	}
+	for _, c := range f.unsaved {
+		m, told, err := f.dispatch.Event(c)
+		if err != nil {
+			f.o.Logger.Error("event not sent", "fault", c.Fault.ID, "error", err)
+		} else if told {
+			f.out.event(session.Message{Topic: m.Topic, QoS: 1, Payload: m.Payload})
+		}
+	}
+	f.unsaved = nil
+	return true
+}
+
+// tellMachines publishes the state of every machine whose state changed.
+func (f *Fleet) tellMachines(r Round) {
+	for _, t := range r.Transitions {
+		v, ok := f.engine.presence.View(t.Machine)
+		if !ok {
+			continue
+		}
+		m := schemas.MachineState{
+			AsOf: milli(r.At), Machine: v.Machine, State: v.State, Since: milli(v.Since), Reason: v.Reason,
+			Vehicle: v.Vehicle, Route: v.Route, Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency,
+		}
+		if !v.LastHeartbeat.IsZero() {
+			at := milli(v.LastHeartbeat)
+			m.LastHeartbeat = &at
+		}
+		f.put(topics.Address{Kind: topics.MachineState, Machine: v.Machine}, &m)
+	}
+}
+
+// shownRoute is what was published of a route last.
+type shownRoute struct {
+	at                                    time.Time
+	online, known, expected, threshold, n int
+	blind                                 bool
+}
+
+// tellRoutes publishes the counts of routes that changed, and of every route once a minute.
+func (f *Fleet) tellRoutes(r Round) {
+	for _, v := range r.Routes {
+		s := shownRoute{r.At.Truncate(time.Minute), v.Online, v.Known, v.Expected, v.Threshold, len(v.Missing), r.Blind}
+		if f.shown[v.Route] == s {
+			continue
+		}
+		f.shown[v.Route] = s
+		f.put(topics.Address{Kind: topics.RouteOnline, Route: v.Route}, &schemas.RouteOnline{
+			AsOf: milli(r.At), Route: v.Route, Online: v.Online, Min: v.Min, Max: v.Max, Known: v.Known,
+			Expected: v.Expected, Threshold: v.Threshold, Source: v.Expectation.Source, SampleSize: v.Expectation.SampleSize,
+			Missing: v.Missing, Blind: r.Blind,
+		})
+	}
+}
+
+// tellFaults makes the fault topics what they should be. A gateway that is told to collect also gets
+// the receipt of what the ledger has, so that it reads nothing twice.
+func (f *Fleet) tellFaults(ctx context.Context, now time.Time) {
+	want, lost := f.dispatch.Want(now, f.engine.book.Open())
+	for _, u := range lost {
+		if f.log.due(u.Fault, now) {
+			f.o.Logger.Warn("no gateway can be told of a fault", "fault", u.Fault, "reason", u.Reason)
+		}
+	}
+	for topic := range want {
+		if a, err := f.o.Tree.Parse(topic); err == nil && a.Kind == topics.VehicleFault && !f.out.wants(topic) {
+			if err := f.receipt(ctx, a.Vehicle, a.Machine); err != nil {
+				f.o.Logger.Error("receipt not published", "machine", a.Machine, "error", err)
+			}
+		}
+	}
+	f.out.setFaults(want)
+}
+
+// put encodes a message for its retained topic.
+func (f *Fleet) put(a topics.Address, m schemas.Message) {
+	topic, err := f.o.Tree.Build(a)
+	if err == nil {
+		var payload []byte
+		if payload, err = schemas.Encode(m); err == nil {
+			f.out.set(topic, payload)
+			return
+		}
+	}
+	if f.log.due(string(a.Kind), f.o.Now()) {
+		f.o.Logger.Error("message not published", "kind", a.Kind, "error", err)
+	}
+}
+
+// transactions brings a batch home: the ledger has it on disk, faults hear of it, and the receipt goes
+// out. An error means that it must be sent again, but for ledger.ErrRefused.
+func (f *Fleet) transactions(ctx context.Context, a topics.Address, payload []byte) (ledger.Outcome, error) {
+	out, err := f.ledger.Ingest(ctx, a, payload)
+	f.setReady(err == nil || errors.Is(err, ledger.ErrRefused))
+	if err != nil {
+		return out, err
+	}
+	if !out.Clean() {
+		f.o.Logger.Error("a batch has records that a person must look at", "machine", out.Machine, "vehicle", out.Vehicle,
+			"conflicts", out.Conflict, "forged", out.Forged, "malformed", out.Malformed, "broken_chain", out.Broken)
+	}
+	f.engine.LedgerProgress(f.o.Now(), out.Machine, out.Epoch, out.CompleteTo)
+	f.apply(faults.LedgerProgress{Machine: out.Machine, Epoch: out.Epoch, CompleteTo: out.CompleteTo})
+	return out, f.receipt(ctx, a.Vehicle, out.Machine, out.Epoch)
+}
+
+// receipt publishes what the ledger holds of a machine to the gateway that asks for it.
+func (f *Fleet) receipt(ctx context.Context, vehicle, machine string, also ...uint32) error {
+	r, err := f.ledger.Receipt(ctx, machine, also...)
+	if err != nil {
+		return fmt.Errorf("receipt: %w", err)
+	}
+	f.put(topics.Address{Kind: topics.Receipt, Vehicle: vehicle, Machine: machine}, &r)
+	return nil
+}
+
+// setReady tells gateways whether the ledger takes transactions in.
+func (f *Fleet) setReady(ready bool) {
+	if f.ready.Swap(ready) == ready {
+		return
+	}
+	if m, err := f.status(schemas.Online, ready); err == nil {
+		f.out.event(m)
+	}
+}

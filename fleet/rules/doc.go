@@ -1,0 +1,10 @@
+// Package rules says whether what is online is a fault: of a route, of a machine, of the
+// platform as a whole. The rules are data, read from YAML; deciding is pure: the same
+// clock, input and state give the same verdict, live and in a replay of a past day.
+//
+// What a route's rule must remember between two evaluations is its RouteState: the
+// window of a `for`, since when nothing was heard, the number of the last hour. The
+// states are written with States.MarshalJSON and read again after a restart, so that the
+// seventh minute of a ten-minute `for` stays the seventh. While we were blind nothing
+// is decided and nothing is forgotten: the state is frozen.
+package rules

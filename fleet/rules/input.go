@@ -1,0 +1,46 @@
+package rules
+
+import (
+	"time"
+
+	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/schemas"
+)
+
+// Verdict is what a rule says of its subject now.
+type Verdict = faults.Verdict
+
+// RouteInput is one route at one evaluation. Numbers are machines.
+type RouteInput struct {
+	Route        string
+	Online       int           // distinct machines UP or LATE
+	Known        int           // those whose latest heartbeat named this route and that are not parked
+	Late         int           // those of Online that are LATE
+	Expected     int           // the most at once in this hour
+	ExpectedNow  int           // at this instant; Expected where the source knows hours only
+	Lowest       int           // the least around this instant, so that a change of duty alarms nobody
+	Source       string        // of the expectation: "hand", "timetable", "history" or "none"
+	Blind        bool          // we could not hear
+	AllSilentFor time.Duration // the shortest silence among Known, in seeing time; 0 where none is known
+}
+
+// MachineInput is one machine at one evaluation.
+type MachineInput struct {
+	Machine       string
+	State         schemas.MachineCondition
+	Silence       time.Duration // since its last heartbeat, in seeing time: our own blindness does not count
+	RunState      schemas.RunState
+	Fault         string        // the machine's own fault code, empty for none
+	Pending       uint32        // stored transactions without a receipt
+	OldestPending time.Time     // event time of the oldest of them on the machine's clock; zero: not told
+	Skew          time.Duration // the machine's clock minus ours; positive: it is ahead
+	Blind         bool          // we could not hear
+}
+
+// PlatformInput is all machines at one evaluation.
+type PlatformInput struct {
+	Online  int // machines that are not Lost and not parked, over all routes
+	Missing int // machines of which Set.Lost says that they are missing
+	Routes  int // routes with at least one missing machine
+	Blind   bool
+}

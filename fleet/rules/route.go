@@ -1,0 +1,325 @@
+package rules
+
+import (
+	"fmt"
+	"math/bits"
+	"time"
+
+	"github.com/farebeat/farebeat/fleet/faults"
+)
+
+// RouteState is what a route's rule remembers. The zero value is a start.
+type RouteState struct {
+	Seen   time.Time `json:"seen,omitzero"`    // the last evaluation with open eyes
+	Frozen bool      `json:"frozen,omitempty"` // we were blind since
+
+	Kind      faults.Kind `json:"kind,omitempty"`      // what fires, empty for nothing
+	Since     time.Time   `json:"since,omitzero"`      // when its breach, or that of the suspicion, began
+	WellSince time.Time   `json:"well_since,omitzero"` // since when a firing rule is not in breach
+	Threshold int         `json:"threshold,omitempty"` // the last one
+
+	Window  uint64    `json:"window,omitempty"` // samples of `for`, newest in bit 0, 1 is a breach
+	Sampled time.Time `json:"sampled,omitzero"` // when the newest was taken
+	Best    int       `json:"best,omitempty"`   // most online since then
+
+	Empty    time.Time `json:"empty,omitzero"`    // since when nothing is online
+	Wanted   time.Time `json:"wanted,omitzero"`   // since when at least one should be
+	Together time.Time `json:"together,omitzero"` // when two or more were last online
+
+	// An hourly number is the most at once in the hour, and says nothing of the minute.
+	// Exact is set once a source was seen to know the minute as well.
+	Exact    bool      `json:"exact,omitempty"`
+	Hour     time.Time `json:"hour,omitzero"`      // start of the current hour of the local clock
+	Expected int       `json:"expected,omitempty"` // the most in it
+	Before   int       `json:"before,omitempty"`   // and in the hour before; 0 where that was not seen
+	Peaks    []int     `json:"peaks,omitempty"`    // most online per quarter of an hour, oldest first, the last is running
+	Quarter  int64     `json:"quarter,omitempty"`  // number of the running quarter since 1970
+}
+
+// Idle reports whether the state says no more than the zero value does, so that it need not be kept.
+func (st *RouteState) Idle() bool {
+	return st.Kind == "" && st.Window == 0 && st.Wanted.IsZero() && st.Together.IsZero() && len(st.Peaks) == 0
+}
+
+// Bounds of what a state may still say after a time without sight.
+const (
+	gap    = time.Minute // evaluations further apart than this had blindness between them
+	forget = time.Hour   // after so long a window of samples says nothing
+)
+
+// quarters is how many full quarters of an hour, beside the running one, say what an
+// hourly number may be compared with.
+const quarters = 4
+
+// EvaluateRoute decides about one route. While blind nothing changes but the freezing itself: the
+// verdict stays what it was.
+func (s *Set) EvaluateRoute(now time.Time, in RouteInput, st RouteState) (RouteState, Verdict) {
+	if in.Blind {
+		st.Frozen = true
+		return st, st.verdict("We cannot hear; nothing is decided.")
+	}
+	if now.Before(st.Seen) {
+		return st, st.verdict("") // our clock went back: decide nothing until it is here again
+	}
+	st = st.thaw(now)
+	st = st.note(now, in, s.location)
+	rule := s.rule(in.Route, now, sourceIndex(in.Source))
+	demand, known := st.demand(in)
+	st.Threshold = s.threshold(now, in, demand, known)
+	compared := in.Online
+	if st.hourly(in.Source) {
+		compared = st.trailingPeak()
+	}
+	reason, silent := st.silence(now, in, rule, demand, known)
+	breach := silent || max(compared, st.Best) < st.Threshold && (compared > 0 || !st.hourly(in.Source))
+	st = st.sample(now, rule.For, breach)
+
+	switch {
+	case rule.Off:
+		st.Kind, st.Since, st.WellSince, st.Window = "", time.Time{}, time.Time{}, 0
+	case silent && st.Kind != faults.RouteSilent:
+		if st.Since.IsZero() {
+			st.Since = now
+		}
+		st.Kind, st.WellSince = faults.RouteSilent, time.Time{}
+	case st.Kind != "":
+		st = st.resolve(now, in, rule, demand)
+	case st.breaches(rule.For) >= rule.For.M:
+		st.Kind, st.WellSince = faults.RouteBelow, time.Time{}
+	}
+	if reason == "" {
+		reason = st.explain(in, compared, demand)
+	}
+	return st, st.verdict(reason)
+}
+
+// thaw takes the time without sight out of the state, as if it had not passed.
+func (st RouteState) thaw(now time.Time) RouteState {
+	away := now.Sub(st.Seen)
+	if st.Seen.IsZero() || !st.Frozen && away <= gap {
+		return st
+	}
+	if away > forget {
+		// The fault stands; of the rest too much may have happened.
+		return RouteState{Kind: st.Kind, Since: st.Since, Threshold: st.Threshold, Exact: st.Exact}
+	}
+	for _, t := range []*time.Time{&st.WellSince, &st.Sampled, &st.Empty, &st.Wanted, &st.Together} {
+		if !t.IsZero() {
+			*t = t.Add(away)
+		}
+	}
+	st.Frozen = false
+	return st
+}
+
+// note writes down what the next evaluations compare with.
+func (st RouteState) note(now time.Time, in RouteInput, loc *time.Location) RouteState {
+	st.Seen, st.Frozen = now, false
+	st.Best = max(st.Best, in.Online)
+	switch {
+	case in.Online > 0:
+		st.Empty = time.Time{}
+	case st.Empty.IsZero():
+		st.Empty = now
+	}
+	if in.Online >= 2 {
+		st.Together = now
+	}
+	switch {
+	case in.ExpectedNow <= 0 || in.Lowest <= 0:
+		st.Wanted = time.Time{}
+	case st.Wanted.IsZero():
+		st.Wanted = now
+	}
+	if in.ExpectedNow != in.Expected {
+		st.Exact = true
+	}
+	hour := hourStart(now, loc)
+	if !hour.Equal(st.Hour) {
+		st.Before = 0
+		if hour.Sub(st.Hour) <= time.Hour {
+			st.Before = st.Expected
+		}
+		st.Hour = hour
+	}
+	st.Expected = in.Expected
+	return st.notePeak(now, in.Online)
+}
+
+func (st RouteState) notePeak(now time.Time, online int) RouteState {
+	const quarter = 15 * 60
+	q := now.Unix() / quarter
+	n := len(st.Peaks)
+	if n > 0 && q == st.Quarter {
+		if online > st.Peaks[n-1] {
+			st.Peaks = append([]int(nil), st.Peaks...)
+			st.Peaks[n-1] = online
+		}
+		return st
+	}
+	st.Quarter = q
+	old := st.Peaks[max(0, n-quarters):]
+	st.Peaks = append(append(make([]int, 0, quarters+1), old...), online)
+	return st
+}
+
+// hourStart is the last full hour of the local clock at or before t.
+func hourStart(t time.Time, loc *time.Location) time.Time {
+	l := t.In(loc)
+	return t.Add(-time.Duration(l.Minute())*time.Minute - time.Duration(l.Second())*time.Second - time.Duration(l.Nanosecond()))
+}
+
+// hourly reports whether the expectation is the most in an hour and no more is known.
+func (st *RouteState) hourly(source string) bool {
+	return !st.Exact && (source == "timetable" || source == "history")
+}
+
+// trailingPeak is the most online within the last hour or a little more.
+func (st *RouteState) trailingPeak() int {
+	most := 0
+	for _, n := range st.Peaks {
+		most = max(most, n)
+	}
+	return most
+}
+
+// demand is how many machines may be asked for now, and whether anybody knows.
+func (st *RouteState) demand(in RouteInput) (int, bool) {
+	if in.Source == "" || in.Source == "none" {
+		return 0, false
+	}
+	if !st.hourly(in.Source) {
+		return max(min(in.ExpectedNow, in.Lowest), 0), true
+	}
+	if len(st.Peaks) <= quarters {
+		return 0, true // not watched for an hour yet
+	}
+	return max(min(st.Before, in.Expected), 0), true
+}
+
+// threshold is the lowest of those that hold within DutyChange.
+func (s *Set) threshold(now time.Time, in RouteInput, demand int, known bool) int {
+	source := sourceIndex(in.Source)
+	rule := s.rule(in.Route, now, source)
+	lowest := rule.threshold(demand, known)
+	for _, near := range [...]time.Time{now.Add(-DutyChange), now.Add(DutyChange)} {
+		if other := s.rule(in.Route, near, source); other != rule {
+			lowest = min(lowest, other.threshold(demand, known))
+		}
+	}
+	return lowest
+}
+
+// silence reports whether the route is wholly silent, and why that is known.
+func (st *RouteState) silence(now time.Time, in RouteInput, rule *Rule, demand int, known bool) (string, bool) {
+	const lately = 10 * time.Minute // two that went home one after the other are no silence
+	wanted := !known || min(in.ExpectedNow, in.Lowest) > 0
+	if in.Known >= 2 && in.AllSilentFor >= rule.SilentAfter && wanted && !st.Together.IsZero() && now.Sub(st.Together) <= lately {
+		return fmt.Sprintf("None of the route's %d machines was heard for %s.", in.Known, in.AllSilentFor.Round(time.Second)), true
+	}
+	if st.hourly(in.Source) {
+		// Only a whole hour of the clock contradicts the most in that hour.
+		if demand > 0 && st.Before > 0 && !st.Empty.IsZero() && !st.Empty.After(st.Hour.Add(-time.Hour)) {
+			return fmt.Sprintf("Nothing was online for the whole hour before, %d were expected.", st.Before), true
+		}
+		return "", false
+	}
+	if !known || in.Online > 0 || st.Wanted.IsZero() || st.Empty.IsZero() {
+		return "", false
+	}
+	since := st.Empty
+	if st.Wanted.After(since) {
+		since = st.Wanted
+	}
+	if now.Sub(since) < rule.NeverHeardAfter {
+		return "", false
+	}
+	return fmt.Sprintf("Nothing was online for %s, %d were expected.", now.Sub(since).Round(time.Second), demand), true
+}
+
+// sample takes one sample if its time has come.
+func (st RouteState) sample(now time.Time, f For, breach bool) RouteState {
+	// A tick that comes a little early must not cost a whole period.
+	if !st.Sampled.IsZero() && now.Sub(st.Sampled) < f.Every-min(f.Every/10, time.Second) {
+		return st
+	}
+	st.Sampled, st.Best = now, 0
+	st.Window <<= 1
+	if breach {
+		st.Window |= 1
+	}
+	st.Window &= ^uint64(0) >> (MaxWindow - f.Of)
+	switch {
+	case st.Kind != "":
+	case st.Window == 0:
+		st.Since = time.Time{}
+	case st.Since.IsZero():
+		st.Since = now
+	}
+	return st
+}
+
+func (st *RouteState) breaches(f For) int {
+	return bits.OnesCount64(st.Window & (^uint64(0) >> (MaxWindow - f.Of)))
+}
+
+// resolve ends what fires once it was well for long enough. A route of which nothing is heard
+// is not well, whatever the timetable says.
+func (st RouteState) resolve(now time.Time, in RouteInput, rule *Rule, demand int) RouteState {
+	if !st.well(in, demand) {
+		st.WellSince = time.Time{}
+		return st
+	}
+	if st.WellSince.IsZero() {
+		st.WellSince = now
+	}
+	if now.Sub(st.WellSince) < rule.KeepFiring {
+		return st
+	}
+	st.WellSince = time.Time{}
+	if st.Kind == faults.RouteSilent && st.Threshold > 0 && in.Online < st.Threshold {
+		st.Kind = faults.RouteBelow
+		return st
+	}
+	st.Kind, st.Since, st.Window = "", time.Time{}, 0
+	return st
+}
+
+func (st *RouteState) well(in RouteInput, demand int) bool {
+	if st.Kind == faults.RouteSilent {
+		return in.Online > 0
+	}
+	if st.Threshold == 0 {
+		return in.Online > 0 || in.Known == 0
+	}
+	// One machine of hysteresis, but never more than may be asked for.
+	return in.Online >= max(st.Threshold, min(st.Threshold+1, demand))
+}
+
+func (st *RouteState) explain(in RouteInput, compared, demand int) string {
+	switch {
+	case st.Kind == faults.RouteSilent && in.Online == 0:
+		return "Nothing is heard of the route."
+	case st.Kind == faults.RouteSilent:
+		return fmt.Sprintf("%d machines are heard again.", in.Online)
+	case st.Kind != "" && !st.WellSince.IsZero():
+		return fmt.Sprintf("%d machines are online again, the threshold is %d.", in.Online, st.Threshold)
+	case st.Kind != "" || st.Window != 0:
+		if st.hourly(in.Source) {
+			return fmt.Sprintf("At most %d machines were online within an hour, fewer than %d of %d expected.", compared, st.Threshold, demand)
+		}
+		return fmt.Sprintf("%d machines are online, fewer than %d of %d expected.", in.Online, st.Threshold, demand)
+	}
+	return ""
+}
+
+func (st *RouteState) verdict(reason string) Verdict {
+	kind := st.Kind
+	if kind == "" {
+		kind = faults.RouteBelow
+	}
+	return Verdict{
+		Kind: kind, Firing: st.Kind != "", Suspect: st.Kind == "" && st.Window != 0,
+		Since: st.Since, Threshold: st.Threshold, Reason: reason,
+	}
+}

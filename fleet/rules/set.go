@@ -1,0 +1,150 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// DutyChange is how long a change of hour takes: for this long before and after it the
+// lower of two thresholds holds.
+const DutyChange = 10 * time.Minute
+
+// Set is all rules of an operator, ready to be evaluated. It is immutable and safe for
+// concurrent use.
+type Set struct {
+	location *time.Location
+	machine  MachineRules
+	platform PlatformRule
+	common   *hours            // of routes that no override names
+	routes   map[string]*hours // of those that one names
+}
+
+// hours holds the rule of each hour of the local clock and each source of an expectation.
+type hours [24][len(sourceNames)]*Rule
+
+// sourceNames are the sources that an override may name; the last stands for all others.
+var sourceNames = [...]string{"hand", "timetable", "history", "none"}
+
+func sourceIndex(source string) int {
+	for i, name := range sourceNames[:len(sourceNames)-1] {
+		if name == source {
+			return i
+		}
+	}
+	return len(sourceNames) - 1
+}
+
+// Machine returns the rules for single machines.
+func (s *Set) Machine() MachineRules {
+	m := s.machine
+	m.Filling = slices.Clone(m.Filling)
+	return m
+}
+
+// Platform returns the rule for all machines together.
+func (s *Set) Platform() PlatformRule { return s.platform }
+
+// Rule returns what holds for a route at an instant, where the expectation is of this source.
+func (s *Set) Rule(route string, at time.Time, source string) Rule {
+	return *s.rule(route, at, sourceIndex(source))
+}
+
+func (s *Set) rule(route string, at time.Time, source int) *Rule {
+	h := s.common
+	if own, ok := s.routes[route]; ok {
+		h = own
+	}
+	return h[at.In(s.location).Hour()][source]
+}
+
+// defaults are the rules before any override of a file.
+func defaults() (Rule, MachineRules, PlatformRule, []override) {
+	rule := Rule{
+		Availability: 0.97, FalseAlarms: 0.001,
+		For:        For{M: 3, Of: 4, Every: 10 * time.Second},
+		KeepFiring: 2 * time.Minute, SilentAfter: 45 * time.Second, NeverHeardAfter: 15 * time.Minute,
+	}
+	// A timetable says what was planned, and vehicles are late: it needs more patience than
+	// a number that a person set.
+	patient := override{Sources: []string{"timetable", "history"}, layer: layer{
+		For:        &forLayer{M: ptr(8), Of: ptr(10), Every: ptr(duration(time.Minute))},
+		KeepFiring: ptr(duration(5 * time.Minute)),
+	}}
+	machine := MachineRules{
+		Silence: 70 * time.Second, Cap: 20_000, Filling: []int{50, 80}, Full: 95,
+		ClockSkew: 5 * time.Minute, UnsentAfter: 5 * time.Minute,
+	}
+	return rule, machine, PlatformRule{Machines: 20, Share: 0.5, Routes: 5, Within: 2 * time.Minute, SilentAfter: 45 * time.Second}, []override{patient}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// Default is the set that holds without a file. Its hours are those of location.
+func Default(location *time.Location) *Set {
+	rule, machine, platform, overrides := defaults()
+	s, err := compile(location, rule, machine, platform, overrides)
+	if err != nil {
+		panic("rules: the default rules: " + err.Error()) // a test builds them
+	}
+	return s
+}
+
+// compile works out the rule of every hour, source and named route once, so that an
+// evaluation only looks it up.
+func compile(location *time.Location, base Rule, machine MachineRules, platform PlatformRule, overrides []override) (*Set, error) {
+	s := &Set{location: location, machine: machine, platform: platform, routes: map[string]*hours{}}
+	var common []*override            // those for all routes
+	named := map[string][]*override{} // those of a route, the common ones among them, in order
+	for i := range overrides {
+		o := &overrides[i]
+		if len(o.Routes) == 0 {
+			common = append(common, o)
+			for route := range named {
+				named[route] = append(named[route], o)
+			}
+			continue
+		}
+		for _, route := range slices.Compact(slices.Sorted(slices.Values(o.Routes))) {
+			if _, ok := named[route]; !ok {
+				named[route] = slices.Clone(common)
+			}
+			named[route] = append(named[route], o)
+		}
+	}
+	shared := map[Rule]*Rule{}
+	var err error
+	if s.common, err = buildHours(base, common, shared); err != nil {
+		return nil, err
+	}
+	for route, list := range named {
+		if s.routes[route], err = buildHours(base, list, shared); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// buildHours applies a route's overrides in order; equal rules are shared.
+func buildHours(base Rule, list []*override, shared map[Rule]*Rule) (*hours, error) {
+	var h hours
+	for hour := range h {
+		for source := range h[hour] {
+			r := base
+			for _, o := range list {
+				if !o.applies(hour, source) {
+					continue
+				}
+				r = o.apply(r)
+				if err := r.check(); err != nil {
+					return nil, fmt.Errorf("line %d: overrides: %w", o.line, err)
+				}
+			}
+			if shared[r] == nil {
+				shared[r] = &r
+			}
+			h[hour][source] = shared[r]
+		}
+	}
+	return &h, nil
+}
