@@ -23,24 +23,25 @@ func TestARecoveryFromFaultToRelease(t *testing.T) {
 		if rec.State != schemas.RecoveryComplete || rec.Read != 450 || rec.Receipted != 450 || rec.Total != 450 || rec.Epoch != 3 || rec.LastSeq != 450 || rec.LastError != "" {
 			t.Fatalf("recovery %+v", rec)
 		}
-		if len(m.notices) == 0 || m.notices[0].Fault != "f-m-1" {
-			t.Fatalf("the machine was not told of its fault: %v", m.notices)
+		told := m.told()
+		if len(told.notices) == 0 || told.notices[0].Fault != "f-m-1" {
+			t.Fatalf("the machine was not told of its fault: %v", told.notices)
 		}
-		if skew := time.Since(m.clock); skew < 0 || skew > time.Minute {
-			t.Fatalf("the machine's clock was set to %v", m.clock)
+		if skew := time.Since(told.clock); skew < 0 || skew > time.Minute {
+			t.Fatalf("the machine's clock was set to %v", told.clock)
 		}
 		// The machine has no uplink still and goes on writing.
 		m.tap(t, 3, 7)
 		r.home(m, 457, 6*time.Minute)
 		// The fleet closes the fault; the machine hears of it, and progress is cleared.
 		r.hub.clearFault("m-1")
-		r.wait(time.Minute, "the farewell", func() bool { return m.cleared == 1 })
+		r.wait(time.Minute, "the farewell", func() bool { return m.told().cleared == 1 })
 		if rec := r.hub.recovery("m-1"); rec.Machine != "" {
 			t.Fatalf("progress is still retained: %+v", rec)
 		}
 		after(time.Hour)
-		if m.cleared != 1 {
-			t.Fatalf("the machine was told %d times", m.cleared)
+		if got := m.told().cleared; got != 1 {
+			t.Fatalf("the machine was told %d times", got)
 		}
 	}, m)
 }

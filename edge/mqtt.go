@@ -15,7 +15,7 @@ func OverMQTT(vehicle string, o session.Options) Connect {
 			o.ClientID = "gateway-" + vehicle
 		}
 		o.Will, o.Birth, o.Farewell = announcer(hooks.Will), announcer(hooks.Birth), announcer(hooks.Farewell)
-		o.OnUp, o.OnDown = hooks.Up, hooks.Down
+		o.Up, o.Down = hooks.Up, hooks.Down
 		s, err := session.New(o)
 		if err != nil {
 			return nil, err
@@ -25,25 +25,24 @@ func OverMQTT(vehicle string, o session.Options) Connect {
 }
 
 func announcer(make func(context.Context) (Message, error)) session.Announcer {
-	return func(ctx context.Context) (*session.Message, error) {
+	return func(ctx context.Context) (session.Message, error) {
 		m, err := make(ctx)
-		if err != nil {
-			return nil, err
-		}
-		sm := session.Message(m)
-		return &sm, nil
+		return session.Message(m), err
 	}
 }
 
 // mqttBus is a session as a Bus.
 type mqttBus struct{ s *session.Session }
 
+// Handle implements Bus.
 func (b mqttBus) Handle(filter string, qos byte, h Handler) {
 	b.s.Handle(filter, qos, func(ctx context.Context, d *session.Delivery) error { return h(ctx, d.Topic, d.Payload) })
 }
 
+// Run implements Bus.
 func (b mqttBus) Run(ctx context.Context) error { return b.s.Run(ctx) }
 
+// Publish implements Bus.
 func (b mqttBus) Publish(ctx context.Context, m Message) error {
 	return b.s.Publish(ctx, session.Message(m))
 }

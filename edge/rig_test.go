@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -27,11 +28,22 @@ type machine struct {
 	records  map[uint32][][]byte // all that were ever written, by epoch
 	released map[uint32]uint32   // the first so many are released
 	answers  string              // what it says that it is called
-	notices  []ors.Notice
-	cleared  int
-	clock    time.Time
+	heard    news
 	noClock  bool
 	spoil    map[uint32][]byte // other bytes for these of epoch 3
+}
+
+// news is what a machine was told.
+type news struct {
+	notices []ors.Notice
+	cleared int
+	clock   time.Time
+}
+
+func (m *machine) told() news {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.heard
 }
 
 func newMachine(id string) *machine {
@@ -114,14 +126,14 @@ func (m *machine) Receipt(_ context.Context, epochs []schemas.EpochReceipt) erro
 func (m *machine) FaultNotice(_ context.Context, n ors.Notice) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.notices = append(m.notices, n)
+	m.heard.notices = append(m.heard.notices, n)
 	return nil
 }
 
 func (m *machine) FaultCleared(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cleared++
+	m.heard.cleared++
 	return nil
 }
 
@@ -131,7 +143,7 @@ func (m *machine) SetTime(_ context.Context, utc time.Time, _ time.Duration) err
 	if m.noClock {
 		return errors.New("the clock is locked")
 	}
-	m.clock = utc
+	m.heard.clock = utc
 	return nil
 }
 
@@ -147,10 +159,25 @@ type rig struct {
 	tune  func(*Options)
 }
 
+// quickDir is a folder in memory where there is one: what a crash leaves on a
+// real disk is the outbox's own tests' business.
+func quickDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "farebeat-edge-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 // drive runs a test in virtual time with one vehicle, and ends it cleanly.
 func drive(t *testing.T, tune func(*Options), f func(r *rig), machines ...*machine) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := quickDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		keys := map[string][]byte{}
 		for _, m := range machines {

@@ -78,7 +78,8 @@ configuration or input file, 3 a check found a difference.`,
 		return usageError(fmt.Errorf("%w: see %q", err, cmd.CommandPath()+" --help"))
 	})
 	root.AddCommand(
-		newVersionCmd(), newExpectCmd(), newReplayCmd(), newConfigCmd(),
+		newVersionCmd(), newServeCmd(), newExpectCmd(), newCountsCmd(), newFaultsCmd(), newReportCmd(), newLedgerCmd(),
+		newCollectCmd(), newReplayCmd(), newConfigCmd(), newUsersCmd(),
 	)
 	wrapArgs(root)
 	return root

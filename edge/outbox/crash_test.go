@@ -116,7 +116,7 @@ func TestCrashAfterEveryStep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 		here := filepath.Join(dir, "0")
 		o, err := outbox.Open(ctx, filepath.Join(here, "outbox.db"), outbox.Options{})
 		if err != nil {

@@ -96,7 +96,7 @@ type Outbox struct {
 	now  func() time.Time
 	db   *sql.DB
 
-	mu    sync.Mutex // serialises writers and guards views
+	mu    sync.Mutex // serializes writers and guards views
 	views map[string]*view
 }
 

@@ -205,16 +205,19 @@ func TestOnlyACoveringReceiptFrees(t *testing.T) {
 		"another machine":       {receipt("m-2", 3, 250, 250), nil, whole},
 		"another epoch":         {receipt("m-1", 2, 250, 250), nil, whole},
 		"the first batch": {
-			receipt("m-1", 3, 230, 230), []outbox.BatchID{first},
+			receipt("m-1", 3, 230, 230),
+			[]outbox.BatchID{first},
 			map[uint32]outbox.Intervals{3: {{First: 201, Last: 250}}, 4: {{First: 1, Last: 10}}},
 		},
 		"the second, the first has a gap": {
-			receipt("m-1", 3, 4, 250, [2]uint32{5, 6}), []outbox.BatchID{second},
+			receipt("m-1", 3, 4, 250, [2]uint32{5, 6}),
+			[]outbox.BatchID{second},
 			map[uint32]outbox.Intervals{3: {{First: 1, Last: 200}}, 4: {{First: 1, Last: 10}}},
 		},
 		"all, and more": {
 			schemas.Receipt{Machine: "m-1", Epochs: []schemas.EpochReceipt{{Epoch: 4, CompleteTo: 10, Highest: 10}, {Epoch: 3, CompleteTo: 900, Highest: 900}}},
-			[]outbox.BatchID{first, second, fourth}, map[uint32]outbox.Intervals{},
+			[]outbox.BatchID{first, second, fourth},
+			map[uint32]outbox.Intervals{},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

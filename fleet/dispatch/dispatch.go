@@ -132,7 +132,8 @@ func rank(s schemas.Severity) int {
 }
 
 // collecting says which faults have their gateway collect. Children of a parent wait for as
-// long as Patience; of the others each burst is spread, most money first.
+// long as Patience; of the others each burst is spread. The order within a burst is by id, which
+// never changes: a gateway that was told to collect is not called back.
 func (d *Dispatcher) collecting(now time.Time, open []faults.Fault, chosen map[string]faults.Fault) map[string]bool {
 	parents := map[string]time.Time{}
 	for _, f := range open {
@@ -153,7 +154,7 @@ func (d *Dispatcher) collecting(now time.Time, open []faults.Fault, chosen map[s
 		all = append(all, due{f, from})
 	}
 	slices.SortFunc(all, func(a, b due) int {
-		return cmp.Or(a.from.Compare(b.from), -cmp.Compare(pending(a.f), pending(b.f)), cmp.Compare(a.f.ID, b.f.ID))
+		return cmp.Or(a.from.Compare(b.from), cmp.Compare(a.f.ID, b.f.ID))
 	})
 	// Each second has PerSecond places; who finds none takes the first free one after.
 	out := make(map[string]bool, len(all))
@@ -170,13 +171,6 @@ func (d *Dispatcher) collecting(now time.Time, open []faults.Fault, chosen map[s
 		out[x.f.ID] = !now.Before(latest(at, x.from))
 	}
 	return out
-}
-
-func pending(f faults.Fault) uint32 {
-	if f.Machine == nil {
-		return 0
-	}
-	return f.Machine.Pending
 }
 
 func latest(a, b time.Time) time.Time {

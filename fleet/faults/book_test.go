@@ -97,8 +97,10 @@ func platform(firing bool) faults.PlatformCheck {
 }
 
 func darkMachine(i int) faults.MachineCheck {
-	return faults.MachineCheck{Machine: fmt.Sprint("m", i), Vehicle: fmt.Sprint("v", i), State: schemas.Dark, LastHeartbeat: start,
-		Verdicts: []faults.Verdict{{Kind: faults.MachineSilent, Firing: true}}}
+	return faults.MachineCheck{
+		Machine: fmt.Sprint("m", i), Vehicle: fmt.Sprint("v", i), State: schemas.Dark, LastHeartbeat: start,
+		Verdicts: []faults.Verdict{{Kind: faults.MachineSilent, Firing: true}},
+	}
 }
 
 func TestOneCauseOneFault(t *testing.T) {
@@ -268,7 +270,9 @@ func TestStepIgnoresOtherSubjects(t *testing.T) {
 	f := b.Open()[0]
 	for _, in := range []faults.Input{
 		darkMachine(2), route("36", faults.RouteSilent, true, 0), platform(true),
-		faults.LedgerProgress{Machine: "m2", Epoch: 1, CompleteTo: 3}, faults.Abandon{Fault: "other"}, faults.Attend{Fault: "other", To: schemas.Acknowledged},
+		faults.LedgerProgress{Machine: "m2", Epoch: 1, CompleteTo: 3},
+		faults.Abandon{Fault: "other"},
+		faults.Attend{Fault: "other", To: schemas.Acknowledged},
 	} {
 		got, changes := faults.Policy{}.Step(at(s), f, in)
 		if diff := cmp.Diff(f, got); diff != "" || len(changes) != 0 {

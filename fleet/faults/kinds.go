@@ -40,7 +40,7 @@ const (
 	FamilyPlatform Family = "platform"
 )
 
-// Entry is what the catalogue says of one kind.
+// Entry is all that is known of one kind.
 type Entry struct {
 	Kind     Kind
 	Family   Family
@@ -65,7 +65,7 @@ func Kinds() []Kind {
 	}
 }
 
-// Entry is the catalogue's entry of k. An unknown kind, as in a fault stored by a newer
+// Entry describes k. An unknown kind, as in a fault stored by a newer
 // program, has an entry of its own family with the code as title.
 func (k Kind) Entry() Entry {
 	if e, ok := k.custodyEntry(); ok {

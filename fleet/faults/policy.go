@@ -277,7 +277,7 @@ func (s *step) handReport(in HandReport) {
 			f.Machine.Vehicle = in.Vehicle
 		}
 		if f.Machine.Route == "" {
-			f.Machine.Route = in.Report.Route
+			f.Machine.Route = in.Route
 		}
 	}
 	s.by = in.By

@@ -228,9 +228,10 @@ func (o *override) prepare() error {
 	if slices.Contains(o.Routes, "") {
 		return errors.New("routes: an id is empty")
 	}
+	names := sourceNames()
 	for _, s := range o.Sources {
-		if !slices.Contains(sourceNames[:], s) {
-			return fmt.Errorf("sources: %q is none of %s", s, strings.Join(sourceNames[:], ", "))
+		if !slices.Contains(names[:], s) {
+			return fmt.Errorf("sources: %q is none of %s", s, strings.Join(names[:], ", "))
 		}
 	}
 	for _, h := range o.Hours {
@@ -260,7 +261,7 @@ func parseHours(s string) (from, to int, err error) {
 
 func (o *override) applies(hour, source int) bool {
 	return (len(o.Hours) == 0 || o.inHour[hour]) &&
-		(len(o.Sources) == 0 || slices.Contains(o.Sources, sourceNames[source]))
+		(len(o.Sources) == 0 || slices.Contains(o.Sources, sourceNames()[source]))
 }
 
 func (l *layer) check(r Rule) error {

@@ -104,8 +104,11 @@ func TestPlatform(t *testing.T) {
 		want  []int // seconds at which the verdict changes
 	}{
 		{"half of a city at once, and back", []look{
-			{0, PlatformInput{Online: 100}}, {5, PlatformInput{Online: 70, Missing: 30, Routes: 6}}, {10, PlatformInput{Online: 50, Missing: 50, Routes: 9}},
-			{600, PlatformInput{Online: 60, Missing: 40, Routes: 9}}, {605, PlatformInput{Online: 80, Missing: 20, Routes: 4}},
+			{0, PlatformInput{Online: 100}},
+			{5, PlatformInput{Online: 70, Missing: 30, Routes: 6}},
+			{10, PlatformInput{Online: 50, Missing: 50, Routes: 9}},
+			{600, PlatformInput{Online: 60, Missing: 40, Routes: 9}},
+			{605, PlatformInput{Online: 80, Missing: 20, Routes: 4}},
 		}, []int{10, 605}},
 		{"a long decay is many causes", []look{
 			{0, PlatformInput{Online: 100}}, {600, PlatformInput{Online: 70, Missing: 30, Routes: 6}}, {1200, PlatformInput{Online: 40, Missing: 60, Routes: 9}},

@@ -21,18 +21,23 @@ type Set struct {
 }
 
 // hours holds the rule of each hour of the local clock and each source of an expectation.
-type hours [24][len(sourceNames)]*Rule
+type hours [24][sources]*Rule
+
+const sources = 4
 
 // sourceNames are the sources that an override may name; the last stands for all others.
-var sourceNames = [...]string{"hand", "timetable", "history", "none"}
+func sourceNames() [sources]string { return [...]string{"hand", "timetable", "history", "none"} }
 
 func sourceIndex(source string) int {
-	for i, name := range sourceNames[:len(sourceNames)-1] {
-		if name == source {
-			return i
-		}
+	switch source {
+	case "hand":
+		return 0
+	case "timetable":
+		return 1
+	case "history":
+		return 2
 	}
-	return len(sourceNames) - 1
+	return sources - 1
 }
 
 // Machine returns the rules for single machines.

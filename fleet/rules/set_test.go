@@ -36,7 +36,7 @@ func TestExampleFileIsTheDefaultWithItsOverrides(t *testing.T) {
 	}
 	def := Default(loc)
 	noon := time.Date(2026, 11, 23, 12, 0, 0, 0, loc)
-	for _, source := range sourceNames {
+	for _, source := range sourceNames() {
 		if got, want := s.Rule("1", noon, source), def.Rule("1", noon, source); got != want {
 			t.Errorf("source %s: the documented defaults are %+v, the real ones %+v", source, got, want)
 		}
@@ -50,13 +50,31 @@ func TestExampleFileIsTheDefaultWithItsOverrides(t *testing.T) {
 		want  int
 		off   bool
 	}{
-		{"36", 6, 0, false}, {"36", 7, 12, false}, {"6", 8, 12, false}, {"36", 9, 0, false}, {"36", 18, 12, false},
-		{"night shuttle", 21, 0, false}, {"night shuttle", 22, 0, true}, {"night shuttle", 1, 0, true}, {"night shuttle", 2, 0, false},
+		{"36", 6, 0, false},
+		{"36", 7, 12, false},
+		{"6", 8, 12, false},
+		{"36", 9, 0, false},
+		{"36", 18, 12, false},
+		{"night shuttle", 21, 0, false},
+		{"night shuttle", 22, 0, true},
+		{"night shuttle", 1, 0, true},
+		{"night shuttle", 2, 0, false},
 	} {
 		r := s.Rule(tt.route, time.Date(2026, 11, 23, tt.hour, 30, 0, 0, loc), "timetable")
 		if r.MinOnline != tt.want || r.Off != tt.off {
 			t.Errorf("route %s at %d:30: min_online %d off %v, want %d %v", tt.route, tt.hour, r.MinOnline, r.Off, tt.want, tt.off)
 		}
+	}
+}
+
+func TestSourceIndexFollowsTheNames(t *testing.T) {
+	for i, name := range sourceNames() {
+		if got := sourceIndex(name); got != i {
+			t.Errorf("%s: %d, want %d", name, got, i)
+		}
+	}
+	if got := sourceIndex("moon"); got != sources-1 {
+		t.Errorf("an unknown source: %d", got)
 	}
 }
 
@@ -215,7 +233,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for hour := range 24 {
-			for _, source := range sourceNames {
+			for _, source := range sourceNames() {
 				if err := s.Rule("a", time.Unix(int64(hour)*3600, 0), source).check(); err != nil {
 					t.Fatalf("Parse let through %v", err)
 				}

@@ -116,7 +116,7 @@ func (j *Journal) room() error {
 	if bytes+frameHead+schemas.MaxRecordBytes > j.opts.MaxBytes && pending > 0 {
 		return fmt.Errorf("%w: %d bytes without a receipt, at most %d; collect the machine", ErrFull, bytes, j.opts.MaxBytes)
 	}
-	if last == math.MaxUint32-1 {
+	if last >= math.MaxUint32-1 {
 		return j.begin(0)
 	}
 	return nil

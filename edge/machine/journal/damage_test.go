@@ -121,30 +121,42 @@ func TestDamageIsReportedAndSurvived(t *testing.T) {
 	}{
 		"two records in the middle": {
 			func(d *powerDisk) { clear(d.names[seg(1)].data[60:]) },
-			[]Range{{1, 1, 3}, {1, 5, 7}}, Ref{1, 7}, "bytes that are no record; they are set aside; records 3 to 4 of epoch 1 are lost",
+			[]Range{{1, 1, 3}, {1, 5, 7}},
+			Ref{1, 7},
+			"bytes that are no record; they are set aside; records 3 to 4 of epoch 1 are lost",
 		},
 		"a segment in the middle is gone": {
 			func(d *powerDisk) { delete(d.names, seg(1)) },
-			[]Range{{1, 1, 3}, {1, 5, 7}}, Ref{1, 7}, "numbers were used and their records are not there; records 3 to 4 of epoch 1 are lost",
+			[]Range{{1, 1, 3}, {1, 5, 7}},
+			Ref{1, 7},
+			"numbers were used and their records are not there; records 3 to 4 of epoch 1 are lost",
 		},
 		"the first segment is gone": {
 			func(d *powerDisk) { delete(d.names, seg(0)) },
-			[]Range{{1, 3, 7}}, Ref{1, 7}, "records 1 to 2 of epoch 1 are lost",
+			[]Range{{1, 3, 7}},
+			Ref{1, 7},
+			"records 1 to 2 of epoch 1 are lost",
 		},
 		"the state file is gone": {
 			func(d *powerDisk) { delete(d.names, testDir+"/state") },
-			[]Range{{1, 1, 7}}, Ref{1, 7}, "",
+			[]Range{{1, 1, 7}},
+			Ref{1, 7},
+			"",
 		},
 		"the state file is cut": {
 			func(d *powerDisk) { d.put(testDir+"/state", d.names[testDir+"/state"].data[:9]) },
-			[]Range{{1, 1, 7}}, Ref{1, 7}, "the state file is damaged; the release pointer is taken from the segments, records may be sent twice",
+			[]Range{{1, 1, 7}},
+			Ref{1, 7},
+			"the state file is damaged; the release pointer is taken from the segments, records may be sent twice",
 		},
 		"stale frames behind the last": {
 			func(d *powerDisk) {
 				f := d.names[seg(2)]
 				f.data = append(f.data, f.data[frames(t, f.data)[0].off:]...)
 			},
-			[]Range{{1, 1, 7}}, Ref{2, 1}, "the last record does not match its checksum; its bytes are set aside and a new epoch begins; records 7 to 7 of epoch 1 are lost",
+			[]Range{{1, 1, 7}},
+			Ref{2, 1},
+			"the last record does not match its checksum; its bytes are set aside and a new epoch begins; records 7 to 7 of epoch 1 are lost",
 		},
 		"foreign files": {
 			func(d *powerDisk) {
@@ -152,7 +164,9 @@ func TestDamageIsReportedAndSurvived(t *testing.T) {
 				d.put(testDir+"/1-1.seg", []byte("x"))
 				d.put(testDir+"/state.tmp", []byte("x"))
 			},
-			[]Range{{1, 1, 7}}, Ref{1, 7}, "",
+			[]Range{{1, 1, 7}},
+			Ref{1, 7},
+			"",
 		},
 		"everything but the state file is gone": {
 			func(d *powerDisk) {
@@ -164,7 +178,9 @@ func TestDamageIsReportedAndSurvived(t *testing.T) {
 					delete(d.names, f)
 				}
 			},
-			nil, Ref{2, 1}, "records that were used are not there; a new epoch begins",
+			nil,
+			Ref{2, 1},
+			"records that were used are not there; a new epoch begins",
 		},
 		"the newest segment is gone after a release": {
 			func(d *powerDisk) {
@@ -174,7 +190,9 @@ func TestDamageIsReportedAndSurvived(t *testing.T) {
 				}
 				delete(d.names, seg(2))
 			},
-			[]Range{{1, 2, 5}}, Ref{2, 1}, "records that were used are not there; a new epoch begins",
+			[]Range{{1, 2, 5}},
+			Ref{2, 1},
+			"records that were used are not there; a new epoch begins",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -87,7 +87,7 @@ func parseFrame(b []byte) (r Record, size int, v verdict) {
 		Epoch: le.Uint32(b[16:]), Seq: le.Uint32(b[20:]), UTCMillis: int64(le.Uint64(b[24:])), Amount: int64(le.Uint64(b[32:])),
 		ClockGen: b[40], Kind: b[41], Payload: b[frameHead:size:size],
 	}
-	if le.Uint32(b[8:]) != checksum(r.Payload) || r.Epoch == 0 || r.Seq == 0 {
+	if le.Uint32(b[8:]) != checksum(r.Payload) || r.Epoch == 0 || r.Seq == 0 || r.Seq == math.MaxUint32 {
 		return r, 0, damaged
 	}
 	return r, size, intact

@@ -223,6 +223,21 @@ func (j *Journal) Damage() []Damage {
 	return slices.Clone(j.damage)
 }
 
+// Lost is how many numbers above the release pointers damage took.
+func (j *Journal) Lost() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := 0
+	for _, e := range j.epochs {
+		for _, l := range e.lost {
+			if l[1] > e.released {
+				n += int(l[1]-l[0]) + 1
+			}
+		}
+	}
+	return n
+}
+
 func (j *Journal) current() *epoch { return j.epochs[len(j.epochs)-1] }
 
 func (j *Journal) percent() int {

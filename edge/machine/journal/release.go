@@ -80,6 +80,9 @@ func (j *Journal) release(receipts []schemas.EpochReceipt) (int, error) {
 	for e, n := range freed {
 		before[e] = e.released
 		e.released = e.entries[n-1].seq
+		if n == len(e.entries) && e != j.current() {
+			e.released = e.last // past what is lost at the end of a closed epoch
+		}
 	}
 	j.mu.Unlock()
 	if total == 0 {

@@ -184,10 +184,15 @@ func TestBeats(t *testing.T) {
 		{Vehicle: "a", Route: "3", From: 200, To: 201}, // after a rest
 	}
 	want := []trace.Beat{
-		{At: 100, Vehicle: "a", Route: "1"}, {At: 110, Vehicle: "b", Route: "1"}, {At: 115, Vehicle: "a", Route: "1"},
-		{At: 120, Vehicle: "b", Route: "1", Last: true}, {At: 130, Vehicle: "a", Route: "1"},
-		{At: 140, Vehicle: "a", Route: "2"}, {At: 150, Vehicle: "a", Route: "2", Last: true},
-		{At: 200, Vehicle: "a", Route: "3"}, {At: 201, Vehicle: "a", Route: "3", Last: true},
+		{At: 100, Vehicle: "a", Route: "1"},
+		{At: 110, Vehicle: "b", Route: "1"},
+		{At: 115, Vehicle: "a", Route: "1"},
+		{At: 120, Vehicle: "b", Route: "1", Last: true},
+		{At: 130, Vehicle: "a", Route: "1"},
+		{At: 140, Vehicle: "a", Route: "2"},
+		{At: 150, Vehicle: "a", Route: "2", Last: true},
+		{At: 200, Vehicle: "a", Route: "3"},
+		{At: 201, Vehicle: "a", Route: "3", Last: true},
 	}
 	if diff := cmp.Diff(want, slices.Collect(trace.Beats(ivs, 15*time.Second))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/topics/session"
+)
+
+// clientOptions is how a command that is not the broker reaches one.
+func clientOptions(c configs.Client, clientID string) (session.Options, error) {
+	o := session.Options{ClientID: clientID, Username: c.Username, Password: c.Password.Reveal(), Servers: []string{c.Server}}
+	if c.PasswordFile != "" {
+		b, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return o, usageError(fmt.Errorf("client.password_file: %w", err))
+		}
+		o.Password = strings.TrimRight(string(b), "\r\n")
+	}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return o, usageError(fmt.Errorf("client.ca_file: %w", err))
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return o, usageError(fmt.Errorf("client.ca_file %s: has no certificate in PEM form", c.CAFile))
+		}
+		o.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return o, nil
+}
+
+// randomID is a name that nobody else has.
+func randomID() string { return strings.ToLower(rand.Text()[:16]) }
+
+// publishOnce connects, publishes one message that must be acknowledged, and goes. handle, where
+// it is not nil, gets what comes on filter until done is closed or ctx ends.
+func publishOnce(ctx context.Context, c configs.Client, m session.Message, filter string, handle session.Handler, done <-chan struct{}) error {
+	o, err := clientOptions(c, "cli-"+randomID())
+	if err != nil {
+		return err
+	}
+	up := make(chan struct{}, 1)
+	o.CleanSession = true
+	o.Up = func() {
+		select {
+		case up <- struct{}{}:
+		default:
+		}
+	}
+	s, err := session.New(o)
+	if err != nil {
+		return usageError(err)
+	}
+	if handle != nil {
+		s.Handle(filter, 1, handle)
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(running) }()
+	defer func() { stop(); <-ended }()
+	select {
+	case <-up:
+	case <-time.After(connectPatience):
+		return fmt.Errorf("no session with the broker at %s within %s: check client.server, client.username and the password", c.Server, connectPatience)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := s.Publish(ctx, m); err != nil {
+		if errors.Is(err, session.ErrUnconfirmed) {
+			return fmt.Errorf("%w: the broker may have refused it; check the role of user %q", err, c.Username)
+		}
+		return err
+	}
+	if handle == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// connectPatience is how long a command line waits for a broker.
+const connectPatience = 10 * time.Second

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/farebeat/farebeat/fleet/counts"
+)
+
+func newCountsCmd() *cobra.Command {
+	var flags storeFlags
+	var from, to, route string
+	var hourly bool
+	cmd := &cobra.Command{
+		Use:   "counts",
+		Short: "Print the stored online counts as CSV",
+		Long: `Print the stored online counts as CSV: one row a route and minute
+(time,route_id,online,min,max,known,expected,threshold,blind), or with --hourly one a route and hour of the
+operator's clock (date,route_id,hour,distinct,peak,mean).`,
+		Example: "  farebeat counts --data farebeat-data --from 2026-11-22T05:00:00Z --route 36",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			start, end, err := parseRange(from, to)
+			if err != nil {
+				return usageError(err)
+			}
+			s, c, err := flags.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			loc, err := time.LoadLocation(c.TimeZone)
+			if err != nil {
+				return usageError(errors.Join(err, s.Close()))
+			}
+			out := csv.NewWriter(cmd.OutOrStdout())
+			if hourly {
+				err = writeHours(cmd, s.Counts(), out, start, end, route, loc)
+			} else {
+				err = writeMinutes(cmd, s.Counts(), out, start, end, route)
+			}
+			out.Flush()
+			return errors.Join(err, out.Error(), s.Close())
+		},
+	}
+	flags.config.register(cmd)
+	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	cmd.Flags().StringVar(&from, "from", "", "from this time on, RFC 3339; the beginning without it")
+	cmd.Flags().StringVar(&to, "to", "", "before this time, RFC 3339; the end without it")
+	cmd.Flags().StringVar(&route, "route", "", "only this route")
+	cmd.Flags().BoolVar(&hourly, "hourly", false, "one row an hour instead of one a minute")
+	return cmd
+}
+
+func parseRange(from, to string) (start, end time.Time, err error) {
+	start, end = time.Unix(0, 0), time.Unix(1<<33, 0) // the year 2242
+	for flag, v := range map[string]struct {
+		text string
+		into *time.Time
+	}{"--from": {from, &start}, "--to": {to, &end}} {
+		if v.text == "" {
+			continue
+		}
+		if *v.into, err = time.Parse(time.RFC3339, v.text); err != nil {
+			return start, end, fmt.Errorf("%s %q: want a time such as 2026-11-22T05:00:00Z", flag, v.text)
+		}
+	}
+	return start, end, nil
+}
+
+func writeMinutes(cmd *cobra.Command, series counts.Store, out *csv.Writer, from, to time.Time, route string) error {
+	if err := out.Write([]string{"time", "route_id", "online", "min", "max", "known", "expected", "threshold", "blind"}); err != nil {
+		return err
+	}
+	return series.Frames(cmd.Context(), from, to, func(f counts.Frame) error {
+		at := f.At.UTC().Format(time.RFC3339)
+		for _, r := range f.Rows {
+			if route != "" && r.Route != route {
+				continue
+			}
+			row := []string{at, r.Route}
+			for _, n := range []int{r.Online, r.Min, r.Max, r.Known, r.Expected, r.Threshold} {
+				row = append(row, strconv.Itoa(n))
+			}
+			if err := out.Write(append(row, strconv.FormatBool(f.Blind))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func writeHours(cmd *cobra.Command, series counts.Store, out *csv.Writer, from, to time.Time, route string, loc *time.Location) error {
+	rows, err := series.Hours(cmd.Context(), from, to, route)
+	if err != nil {
+		return err
+	}
+	if err := out.Write([]string{"date", "route_id", "hour", "distinct", "peak", "mean"}); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		date, hour := r.Local(loc)
+		if err := out.Write([]string{date, r.Route, strconv.Itoa(hour), strconv.Itoa(r.Distinct), strconv.Itoa(r.Peak), strconv.FormatFloat(r.Mean(), 'f', 2, 64)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/farebeat/farebeat/fleet/faults"
+)
+
+func newFaultsCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "faults", Short: "List faults, or show the life of one"}
+	cmd.AddCommand(newFaultsListCmd(), newFaultsShowCmd())
+	return cmd
+}
+
+func newFaultsListCmd() *cobra.Command {
+	var flags storeFlags
+	var query faults.Query
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the faults that have not ended, or all",
+		Long: `List faults, latest opened first: those that have not ended and those that ended and
+nobody saw; with --all every one.`,
+		Example: "  farebeat faults list --data farebeat-data --route 36",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, _, err := flags.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			query.Unfinished = !all
+			list, err := s.Faults().List(cmd.Context(), query)
+			if err = errors.Join(err, s.Close()); err != nil {
+				return err
+			}
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			for _, f := range list {
+				if flags.json {
+					if err := enc.Encode(f); err != nil {
+						return err
+					}
+					continue
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), faultLine(f))
+			}
+			return nil
+		},
+	}
+	flags.register(cmd)
+	cmd.Flags().StringVar(&query.Machine, "machine", "", "only of this machine")
+	cmd.Flags().StringVar(&query.Route, "route", "", "only of this route and the machines on it")
+	cmd.Flags().StringVar(&query.Vehicle, "vehicle", "", "only those that this vehicle's gateway acts on")
+	cmd.Flags().BoolVar(&all, "all", false, "also those that ended and were seen")
+	cmd.Flags().IntVar(&query.Limit, "limit", faults.DefaultLimit, "at most this many")
+	return cmd
+}
+
+// faultLine is one fault for a person.
+func faultLine(f faults.Fault) string {
+	subject := "platform"
+	switch {
+	case f.Subject.Machine != "":
+		subject = "machine " + f.Subject.Machine
+	case f.Subject.Route != "":
+		subject = "route " + f.Subject.Route
+	}
+	return fmt.Sprintf("%s  %s  %-10s %-8s %-24s %s: %s", f.ID, f.OpenedAt.UTC().Format(time.RFC3339), f.Condition, f.Severity, subject, f.Kind, f.Reason)
+}
+
+func newFaultsShowCmd() *cobra.Command {
+	var flags storeFlags
+	cmd := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show one fault and its life so far",
+		Example: "  farebeat faults show M-01K5Y0H3QZ0000000000000000 --data farebeat-data",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, _, err := flags.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			f, events, err := s.Faults().Get(cmd.Context(), args[0])
+			err = errors.Join(err, s.Close())
+			if errors.Is(err, faults.ErrNotFound) {
+				return usageError(fmt.Errorf("%w: `farebeat faults list --all` names them", err))
+			}
+			if err != nil {
+				return err
+			}
+			if flags.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
+					Fault  faults.Fault   `json:"fault"`
+					Events []faults.Event `json:"events"`
+				}{f, events})
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s\nnext step: %s\n", faultLine(f), f.Kind.Entry().Title, f.Kind.Entry().NextStep)
+			for _, e := range events {
+				by := ""
+				if e.By != "" {
+					by = " by " + e.By
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "  %s  %-12s %s%s: %s\n", e.At.UTC().Format(time.RFC3339), e.Change, e.Condition, by, e.Reason)
+			}
+			return nil
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farebeat/farebeat/broker"
+	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/expect"
+	"github.com/farebeat/farebeat/fleet/expect/gtfs"
+	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/presence"
+	"github.com/farebeat/farebeat/fleet/store"
+	"github.com/farebeat/farebeat/topics"
+	"github.com/farebeat/farebeat/topics/session"
+)
+
+func newServeCmd() *cobra.Command {
+	var flags configFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the broker and the fleet service",
+		Long: `Run the embedded MQTT broker and the fleet service until interrupted.
+
+Everything durable is under the folder of the key data: farebeat.db (ledger, faults,
+counts) and master.key, from which the machines' keys derive. Keep a copy of the key.`,
+		Example: "  farebeat serve --config /etc/farebeat/farebeat.yaml",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := flags.load()
+			if err != nil {
+				return err
+			}
+			return runServe(cmd, c)
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}
+
+// storePath is where a data folder keeps the fleet's store.
+func storePath(data string) string { return filepath.Join(data, "farebeat.db") }
+
+// masterKeyPath is where the master key of a configuration is.
+func masterKeyPath(c configs.Config) string {
+	if c.Fleet.MasterKeyFile != "" {
+		return c.Fleet.MasterKeyFile
+	}
+	return filepath.Join(c.Data, "master.key")
+}
+
+func parseLevel(level string) slog.Level {
+	var l slog.Level
+	must(l.UnmarshalText([]byte(level))) // validated by configs
+	return l
+}
+
+func runServe(cmd *cobra.Command, c configs.Config) (err error) {
+	ctx := cmd.Context()
+	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
+	tree, err := topics.New(c.Operator)
+	if err != nil {
+		return usageError(err)
+	}
+	engine, err := engineConfig(cmd, c)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	master, created, err := keys.LoadOrCreate(masterKeyPath(c))
+	if err != nil {
+		return err
+	}
+	if created {
+		logger.Warn("a new master key was made; keep a copy of it", "file", masterKeyPath(c))
+	}
+	db, err := store.Open(ctx, storePath(c.Data), store.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	s, err := newServer(ctx, serverOptions{
+		tree: tree, config: c, engine: engine, store: db, keys: master,
+		tick: c.Fleet.Tick, now: time.Now, logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	return s.run(ctx, func() {
+		for _, l := range c.Broker.Listeners {
+			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: %s on %s://%s\n", l.Name, l.Kind, s.broker.Addr(l.Name))
+		}
+	})
+}
+
+// engineConfig turns the configuration into what the engine decides by.
+func engineConfig(cmd *cobra.Command, c configs.Config) (fleet.EngineConfig, error) {
+	loc, err := time.LoadLocation(c.TimeZone)
+	if err != nil {
+		return fleet.EngineConfig{}, usageError(err)
+	}
+	chain := expect.Chain{expect.NewByHand(handRows(c.Fleet.Expected), loc)}
+	switch {
+	case c.Fleet.GTFS != "":
+		feed, err := openFeed(cmd, c.Fleet.GTFS)
+		if err != nil {
+			return fleet.EngineConfig{}, err
+		}
+		chain = append(chain, expect.NewTimetable(feed))
+	case c.Fleet.ExpectedFile != "":
+		table, err := readExpected(c.Fleet.ExpectedFile, loc)
+		if err != nil {
+			return fleet.EngineConfig{}, err
+		}
+		chain = append(chain, table)
+	}
+	set, err := loadRules(c.Fleet.RulesFile, loc)
+	if err != nil {
+		return fleet.EngineConfig{}, err
+	}
+	interval := c.Fleet.HeartbeatInterval
+	return fleet.EngineConfig{
+		Location: loc, Interval: interval, WarmUp: presence.Config{Interval: interval, DeadlineIntervals: 4}.Deadline(),
+		Expect: chain, Rules: set,
+	}, nil
+}
+
+func handRows(list []configs.HandExpectation) []expect.RouteHour {
+	var rows []expect.RouteHour
+	for _, e := range list {
+		from, to, err := configs.ParseHours(e.Hours)
+		must(err) // validated by configs
+		for h := from; h < to; h++ {
+			rows = append(rows, expect.RouteHour{Date: gtfs.Date{}, Route: e.Route, Hour: h, Vehicles: e.Expected})
+		}
+	}
+	return rows
+}
+
+// serverOptions say what a server is made of.
+type serverOptions struct {
+	tree   topics.Tree
+	config configs.Config
+	engine fleet.EngineConfig
+	store  *store.Store
+	keys   keys.Keys
+	tick   time.Duration // on the wall
+	now    func() time.Time
+	watch  func(fleet.Round)
+	logger *slog.Logger
+}
+
+// server is a broker and a fleet service in one process.
+type server struct {
+	o      serverOptions
+	broker *broker.Broker
+	fleet  *fleet.Fleet
+	reg    *prometheus.Registry
+}
+
+// tap joins the broker to the fleet, which is made after it.
+type tap struct{ fleet *fleet.Fleet }
+
+func (t *tap) Heartbeat(machine string, payload []byte) { t.fleet.Heartbeat(machine, payload) }
+func (t *tap) SessionUp(machine string)                 { t.fleet.SessionUp(machine) }
+func (t *tap) SessionDown(machine, reason string)       { t.fleet.SessionDown(machine, reason) }
+
+func newServer(ctx context.Context, o serverOptions) (*server, error) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	bo := broker.Options{
+		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg,
+	}
+	if o.config.Broker.UsersFile != "" {
+		users, err := broker.LoadUsers(o.config.Broker.UsersFile)
+		if err != nil {
+			return nil, usageError(err)
+		}
+		bo.Users = users
+	}
+	for _, l := range o.config.Broker.Listeners {
+		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders}
+		if l.CertFile != "" {
+			cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+			if err != nil {
+				return nil, usageError(fmt.Errorf("certificate of listener %q: %w", l.Name, err))
+			}
+			bl.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		}
+		bo.Listeners = append(bo.Listeners, bl)
+	}
+	t := &tap{}
+	bo.Tap = t
+	b, err := broker.New(bo)
+	if err != nil {
+		return nil, usageError(err)
+	}
+	f, err := fleet.New(ctx, fleet.Options{
+		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, Now: o.now, Watch: o.watch, Logger: o.logger,
+		Session: session.Options{
+			ClientID: "fleet", Logger: o.logger,
+			Dial: func(ctx context.Context) (net.Conn, error) {
+				return b.Dial(ctx, topics.Identity{Role: topics.RoleFleet, Name: "fleet"})
+			},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.fleet = f
+	reg.MustRegister(fleetCollector{f})
+	return &server{o: o, broker: b, fleet: f, reg: reg}, nil
+}
+
+// run serves until ctx ends; started is called when the listeners are open.
+func (s *server) run(ctx context.Context, started func()) error {
+	if err := s.broker.Start(ctx); err != nil {
+		return err
+	}
+	started()
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.fleet.Run(inner) })
+	if address := s.o.config.Broker.MetricsAddress; address != "" {
+		group.Go(func() error { return serveMetrics(inner, address, s.reg) })
+	}
+	return errors.Join(group.Wait(), s.broker.Close())
+}
+
+func serveMetrics(ctx context.Context, address string, reg *prometheus.Registry) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w: set broker.metrics_address to another address, or to nothing", err)
+	}
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}
+
+// fleetCollector gives the fleet's figures to Prometheus.
+type fleetCollector struct{ f *fleet.Fleet }
+
+// Describe implements prometheus.Collector.
+func (c fleetCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c fleetCollector) Collect(ch chan<- prometheus.Metric) {
+	stats, book := c.f.Stats(), c.f.Ledger().Stats()
+	for name, value := range map[string]uint64{
+		"heartbeats_total":         stats.Heartbeats.Load(),
+		"refused_messages_total":   stats.Refused.Load(),
+		"fault_saves_failed_total": stats.SaveFailed.Load(),
+		"ledger_records_total":     uint64(book.New),
+		"ledger_duplicates_total":  uint64(book.Duplicate),
+		"ledger_conflicts_total":   uint64(book.Conflict),
+		"ledger_forged_total":      uint64(book.Forged),
+		"ledger_malformed_total":   uint64(book.Malformed),
+	} {
+		help := strings.ReplaceAll(strings.TrimSuffix(name, "_total"), "_", " ") + " since the start"
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("farebeat_fleet_"+name, help, nil, nil), prometheus.CounterValue, float64(value))
+	}
+}
