@@ -313,6 +313,16 @@ func accept(c net.Conn) bool {
 	return packets.NewControlPacket(packets.Connack).Write(c) == nil
 }
 
+// grant answers a SUBSCRIBE of one filter.
+func grant(c net.Conn) {
+	p, err := packets.ReadPacket(c)
+	if sub, ok := p.(*packets.SubscribePacket); err == nil && ok {
+		ack := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
+		ack.MessageID, ack.ReturnCodes = sub.MessageID, []byte{1}
+		_ = ack.Write(c)
+	}
+}
+
 func drain(c net.Conn) {
 	for {
 		if _, err := packets.ReadPacket(c); err != nil {
@@ -330,7 +340,7 @@ func TestNoAcknowledgementIsNoSuccess(t *testing.T) {
 		serve func(net.Conn)
 	}{
 		{"cut after the publish, clean session", true, func(c net.Conn) { accept(c); _, _ = packets.ReadPacket(c) }},
-		{"cut after the publish, kept session", false, func(c net.Conn) { accept(c); _, _ = packets.ReadPacket(c) }},
+		{"cut after the publish, kept session", false, func(c net.Conn) { accept(c); grant(c); _, _ = packets.ReadPacket(c) }},
 		{"silent for ever", true, func(c net.Conn) { accept(c); drain(c) }},
 		{"another packet's acknowledgement", true, func(c net.Conn) {
 			accept(c)
@@ -344,6 +354,9 @@ func TestNoAcknowledgementIsNoSuccess(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := mustNew(t, session.Options{ClientID: "c", CleanSession: tc.clean, Dial: scripted(t, tc.serve)})
+				if !tc.clean {
+					s.Handle("b", 1, new(notes).handler) // without a handler nothing is kept
+				}
 				ctx, stop := context.WithCancel(t.Context())
 				done := make(chan error, 1)
 				go func() { done <- s.Run(ctx) }()
