@@ -1,0 +1,347 @@
+package ors
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/farebeat/farebeat/edge/ble"
+	"github.com/farebeat/farebeat/schemas"
+)
+
+// Timeouts of the machine's side.
+const (
+	creditTimeout = 10 * time.Second // without credit a report ends
+	maxQueued     = 1024             // values that wait for the machine; a gateway that sends more is cut off
+	pageRecords   = 32               // records read from the store at once
+)
+
+// OnAir makes a machine a ble.Peripheral. ctx bounds what it asks of its Store.
+func OnAir(ctx context.Context, m Machine) ble.Peripheral { return &peripheral{ctx, m} }
+
+type peripheral struct {
+	ctx     context.Context //nolint:containedctx // of the machine's life; ble.Peripheral has none
+	machine Machine
+}
+
+// Advertise implements ble.Peripheral.
+func (p *peripheral) Advertise() ble.Advertisement { return p.machine.Advertise() }
+
+// Connect implements ble.Peripheral.
+func (p *peripheral) Connect(port ble.Port) ble.Handler {
+	ctx, cancel := context.WithCancel(p.ctx)
+	s := &server{store: p.machine, port: port, queue: make(chan input, maxQueued), cancel: cancel, ended: make(chan struct{})}
+	s.out.sealer = clearSealer{}
+	for _, c := range []ble.Char{ble.CharSession, ble.CharControl, ble.CharCredit} {
+		s.in[c].sealer = clearSealer{}
+	}
+	go func() {
+		defer close(s.ended)
+		s.run(ctx)
+	}()
+	return s
+}
+
+// input is one value that the gateway wrote.
+type input struct {
+	char  ble.Char
+	value []byte
+}
+
+// server is the machine's end of one link. Its own goroutine owns all but the queue.
+type server struct {
+	store  Store
+	port   ble.Port
+	queue  chan input
+	once   sync.Once
+	cancel context.CancelFunc
+	ended  chan struct{}
+
+	in      [6]incoming  // by characteristic
+	cutters [6]segmenter // by characteristic
+	out     outgoing
+	open    bool // the handshake is over
+	answers struct {
+		transaction uint16
+		body        []byte
+	}
+	report *report
+}
+
+// report is a transmission under way.
+type report struct {
+	transaction     uint16
+	epoch, next, to uint32
+	page            []Record
+	values          [][]byte // of the record that is being sent
+	sent, granted   uint32   // values
+	records         uint32
+}
+
+// Read implements ble.Handler: INFO is version, greatest record and window.
+func (s *server) Read(ble.Char) []byte {
+	return append(binary.LittleEndian.AppendUint16([]byte{Major, Minor}, schemas.MaxRecordBytes), Window)
+}
+
+// Write implements ble.Handler.
+func (s *server) Write(c ble.Char, value []byte) {
+	select {
+	case s.queue <- input{c, value}:
+	default:
+		_ = s.port.Close() // a gateway that floods; the link ends, nothing is lost
+	}
+}
+
+// Closed implements ble.Handler. It returns when the machine's side has ended.
+func (s *server) Closed() {
+	s.cancel()
+	<-s.ended
+}
+
+// run lives as long as the link. Any error of the other side ends the link: it resumes with a new one.
+func (s *server) run(ctx context.Context) {
+	for {
+		in, ok := s.wait(ctx)
+		var err error
+		switch {
+		case ctx.Err() != nil:
+			return
+		case ok:
+			err = s.take(ctx, in)
+		default:
+			err = s.step(ctx)
+		}
+		if err != nil {
+			_ = s.port.Close()
+			return
+		}
+	}
+}
+
+// wait returns the next value, or false where the report under way has something to do.
+func (s *server) wait(ctx context.Context) (input, bool) {
+	if s.report == nil {
+		select {
+		case in := <-s.queue:
+			return in, true
+		case <-ctx.Done():
+			return input{}, false
+		}
+	}
+	if s.report.sent < s.report.granted {
+		select {
+		case in := <-s.queue:
+			return in, true
+		default:
+			return input{}, false
+		}
+	}
+	timer := time.NewTimer(creditTimeout)
+	defer timer.Stop()
+	select {
+	case in := <-s.queue:
+		return in, true
+	case <-ctx.Done():
+	case <-timer.C:
+		s.report.to, s.report.page = 0, nil // nobody listens: end it behind this record
+		s.report.granted = s.report.sent + uint32(len(s.report.values)) + 1
+	}
+	return input{}, false
+}
+
+// take handles one value that the gateway wrote.
+func (s *server) take(ctx context.Context, in input) error {
+	kind, body, done, err := s.in[in.char].take(in.value)
+	if err != nil || !done {
+		return err
+	}
+	switch {
+	case kind == typeHello && in.char == ble.CharSession:
+		return s.hello(body)
+	case !s.open:
+		return ErrFormat // nothing but INFO and SESSION answers before the handshake
+	case kind == typeRequest && in.char == ble.CharControl:
+		return s.request(ctx, body)
+	case kind == typeCredit && in.char == ble.CharCredit:
+		return s.credit(body)
+	}
+	return ErrFormat
+}
+
+// hello: u8 major, u8 number of suites, the suites. Answer: u8 major, u8 minor, u8 suite.
+func (s *server) hello(body []byte) error {
+	r := reader{b: body}
+	major := r.u8()
+	suites := r.take(int(r.u8()))
+	if err := r.end("hello"); err != nil {
+		return err
+	}
+	for _, suite := range suites {
+		if major == Major && suite == suiteClear {
+			s.open = true
+			return s.send(ble.CharSession, typeWelcome, []byte{Major, Minor, suiteClear})
+		}
+	}
+	return ErrFormat
+}
+
+func (s *server) send(c ble.Char, kind byte, body []byte) error {
+	for _, v := range s.cutters[c].cut(s.out.message(kind, body), s.port.MTU()-3) {
+		if err := s.port.Notify(c, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// request: u16 transaction, u8 opcode, parameters. One that is repeated gets the answer it got, and
+// is not done again.
+func (s *server) request(ctx context.Context, body []byte) error {
+	r := &reader{b: body}
+	transaction, opcode := r.u16(), r.u8()
+	if r.bad {
+		return ErrFormat
+	}
+	if transaction == s.answers.transaction && s.answers.body != nil {
+		return s.send(ble.CharControl, typeResponse, s.answers.body)
+	}
+	if s.report != nil && transaction == s.report.transaction {
+		return nil // under way; its answer comes at its end
+	}
+	if opcode == opReport {
+		return s.startReport(transaction, r)
+	}
+	code, detail := s.serve(ctx, opcode, r)
+	return s.answer(transaction, opcode, code, detail)
+}
+
+// answer: u16 transaction, u8 0x06, u8 opcode, u8 code, details.
+func (s *server) answer(transaction uint16, opcode, code byte, detail []byte) error {
+	b := binary.LittleEndian.AppendUint16(nil, transaction)
+	b = append(append(b, opResponse, opcode, code), detail...)
+	s.answers.transaction, s.answers.body = transaction, b
+	return s.send(ble.CharControl, typeResponse, b)
+}
+
+// serve does everything but reports.
+func (s *server) serve(ctx context.Context, opcode byte, r *reader) (code byte, detail []byte) {
+	var err error
+	switch opcode {
+	case opAbort:
+		s.dropReport()
+	case opStatus:
+		var status Status
+		if status, err = s.store.Status(ctx); err == nil {
+			detail = encodeStatus(status)
+		}
+	case opFaultNotice:
+		n := Notice{Fault: r.text(), Kind: r.text(), OpenedAt: time.UnixMilli(r.i64()).UTC()}
+		if err = r.end("fault notice"); err == nil {
+			err = s.store.FaultNotice(ctx, n)
+		}
+	case opSetTime:
+		utc, uncertainty := time.UnixMilli(r.i64()).UTC(), time.Duration(r.u32())*time.Millisecond
+		if err = r.end("set time"); err == nil {
+			err = s.store.SetTime(ctx, utc, uncertainty)
+		}
+	case opFaultCleared:
+		err = s.store.FaultCleared(ctx)
+	case opReceipt:
+		var epochs []schemas.EpochReceipt
+		if epochs, err = decodeReceipt(r); err == nil {
+			err = s.store.Receipt(ctx, epochs)
+		}
+	default:
+		return codeOpcode, nil
+	}
+	switch {
+	case errors.Is(err, ErrFormat):
+		return codeOperand, nil
+	case err != nil:
+		return codeNotCompleted, appendText(nil, err.Error())
+	}
+	return codeSuccess, detail
+}
+
+// startReport: u8 operator, u32 epoch, u32 from, u32 to, u8 grant. A report that is under way ends.
+func (s *server) startReport(transaction uint16, r *reader) error {
+	operator, epoch, from, to, grant := r.u8(), r.u32(), r.u32(), r.u32(), r.u8()
+	if r.end("report") != nil || operator != operatorGreaterOrEqual || from < 1 || to < from || grant > Window {
+		return s.answer(transaction, opReport, codeOperand, nil)
+	}
+	s.dropReport()
+	s.report = &report{transaction: transaction, epoch: epoch, next: from, to: to, granted: uint32(grant)}
+	return nil
+}
+
+// dropReport ends a report without an answer. The values of its last record that were not sent give
+// their counters back.
+func (s *server) dropReport() {
+	if s.report != nil && len(s.report.values) > 0 {
+		s.cutters[ble.CharData].next = s.report.values[0][0] & segmentCounter
+	}
+	s.report = nil
+}
+
+// credit: u32 next seq, u32 values received, u8 grant. Values beyond received plus grant wait.
+func (s *server) credit(body []byte) error {
+	r := reader{b: body}
+	_, received, grant := r.u32(), r.u32(), r.u8()
+	if err := r.end("credit"); err != nil {
+		return err
+	}
+	if s.report == nil {
+		return nil // it came after the last value
+	}
+	if received > s.report.sent || grant > Window {
+		return ErrFormat
+	}
+	s.report.granted = max(s.report.granted, received+uint32(grant))
+	return nil
+}
+
+// step sends one value of the report under way, or ends it: u32 values, u32 records.
+func (s *server) step(ctx context.Context) error {
+	p := s.report
+	if len(p.values) == 0 {
+		rec, ok, err := s.nextRecord(ctx)
+		if err != nil {
+			s.report = nil
+			return s.answer(p.transaction, opReport, codeNotCompleted, appendText(nil, err.Error()))
+		}
+		if !ok {
+			s.report = nil
+			code := byte(codeSuccess)
+			if p.records == 0 {
+				code = codeNoRecords
+			}
+			return s.answer(p.transaction, opReport, code, appendU32(nil, p.sent, p.records))
+		}
+		p.records++
+		p.values = s.cutters[ble.CharData].cut(s.out.message(typeRecord, encodeRecord(rec)), s.port.MTU()-3)
+	}
+	v := p.values[0]
+	p.values = p.values[1:]
+	p.sent++
+	return s.port.Notify(ble.CharData, v)
+}
+
+func (s *server) nextRecord(ctx context.Context) (Record, bool, error) {
+	p := s.report
+	if p.next > p.to || p.next == 0 {
+		return Record{}, false, nil
+	}
+	if len(p.page) == 0 {
+		page, err := s.store.Records(ctx, p.epoch, p.next, pageRecords)
+		if err != nil || len(page) == 0 {
+			return Record{}, false, err
+		}
+		p.page = page
+	}
+	rec := p.page[0]
+	p.page = p.page[1:]
+	p.next = rec.Seq + 1
+	return rec, rec.Seq <= p.to, nil
+}
