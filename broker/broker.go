@@ -14,13 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"sync"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/farebeat/farebeat/topics"
@@ -60,22 +58,27 @@ type Options struct {
 
 // Broker is an MQTT broker. Start it once; Close ends it.
 type Broker struct {
-	o      Options
-	server *mqtt.Server
-	hook   *hook
+	o         Options
+	server    *mqtt.Server
+	hook      *hook
+	listeners []*listener
+	conns     conns
 
 	mu    sync.Mutex
-	pipes map[net.Conn]bool // server ends of Dial
-	wg    sync.WaitGroup    // their goroutines
-	open  bool
+	state int // 0 new, 1 started, 2 closed
 }
 
 // inProcess is the listener name of connections made by Dial.
 const inProcess = "in-process"
 
-// maxPending bounds the messages that wait for one slow client; what is beyond is dropped and
-// counted. It holds a newcomer's retained messages of a large city.
-const maxPending = 1 << 18
+// maxPacket bounds a packet; what a topic may hold is less.
+const maxPacket = 2 << 20
+
+// unfinished is how many connections beyond MaxClients may be on their way to or from being clients.
+const unfinished = 1_024
+
+// sessionDays bounds how long the broker keeps the session of a client that is away.
+const sessionDays = 7
 
 // New makes a broker and checks its options. It does not listen yet.
 func New(o Options) (*Broker, error) {
@@ -91,94 +94,96 @@ func New(o Options) (*Broker, error) {
 	if o.MaxClients == 0 {
 		o.MaxClients = 100_000
 	}
-	caps := mqtt.NewDefaultServerCapabilities()
-	caps.MaximumMessageExpiryInterval = 0 // else retained messages vanish after a day
-	caps.MaximumInflight = math.MaxUint16
-	caps.ReceiveMaximum = math.MaxUint16
-	caps.MaximumClientWritesPending = maxPending
-	caps.MaximumPacketSize = 2 << 20
-	caps.MaximumClients = int64(o.MaxClients)
-	caps.MaximumQos = 1
-	caps.SharedSubAvailable = 0 // access of $share filters is not computed
-	server := mqtt.New(&mqtt.Options{
-		Capabilities:             caps,
-		ClientNetReadBufferSize:  4096,
-		ClientNetWriteBufferSize: 4096,
-		SysTopicResendInterval:   86400, // nobody reads $SYS: figures are on /metrics
-		Logger:                   slog.New(slog.DiscardHandler),
-	})
-	b := &Broker{o: o, server: server, pipes: map[net.Conn]bool{}}
+	b := &Broker{o: o, server: newServer(o), conns: conns{open: map[*conn]bool{}}}
 	b.hook = newHook(b)
-	if err := server.AddHook(b.hook, nil); err != nil {
+	if err := b.server.AddHook(b.hook, nil); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
-	}
-	for _, l := range o.Listeners {
-		if err := b.addListener(l); err != nil {
-			return nil, fmt.Errorf("broker: listener %q: %w", l.Name, err)
-		}
 	}
 	if o.Registry != nil {
 		if err := o.Registry.Register(collector{b}); err != nil {
 			return nil, fmt.Errorf("broker: register metrics: %w", err)
 		}
 	}
+	for _, l := range o.Listeners {
+		if err := b.addListener(l); err != nil {
+			b.closeListeners()
+			if o.Registry != nil {
+				o.Registry.Unregister(collector{b})
+			}
+			return nil, fmt.Errorf("broker: listener %q: %w", l.Name, err)
+		}
+	}
 	return b, nil
 }
 
-func (b *Broker) addListener(l Listener) error {
-	if l.AnonymousReaders && !isLoopback(l.Address) {
-		return fmt.Errorf("anonymous readers are admitted on a loopback address only, not on %q", l.Address)
-	}
-	secure := l.Kind == "tls" || l.Kind == "wss"
-	if secure && l.TLS == nil {
-		return errors.New("a certificate is required")
-	}
-	cfg := listeners.Config{ID: l.Name, Address: l.Address}
-	if secure {
-		cfg.TLSConfig = l.TLS
-	}
-	switch l.Kind {
-	case "tcp", "tls":
-		return b.server.AddListener(listeners.NewTCP(cfg))
-	case "ws", "wss":
-		return b.server.AddListener(listeners.NewWebsocket(cfg))
-	}
-	return fmt.Errorf("kind %q: want tcp, tls, ws or wss", l.Kind)
+func newServer(o Options) *mqtt.Server {
+	caps := mqtt.NewDefaultServerCapabilities()
+	caps.MaximumMessageExpiryInterval = 0
+	caps.MaximumSessionExpiryInterval = sessionDays * 86400
+	caps.ReceiveMaximum = 1024          // QoS-1 publishes of one client at once
+	caps.MaximumClientWritesPending = 1 // delivery is ours, see session
+	caps.TopicAliasMaximum = 0          // access is checked before an alias is looked up
+	caps.MaximumPacketSize = maxPacket
+	caps.MaximumClients = int64(o.MaxClients)
+	caps.MaximumQos = 1
+	caps.SharedSubAvailable = 0 // access of $share filters is not computed
+	return mqtt.New(&mqtt.Options{
+		Capabilities:             caps,
+		ClientNetReadBufferSize:  4096,
+		ClientNetWriteBufferSize: 4096,
+		SysTopicResendInterval:   86400, // nobody reads $SYS: figures are on /metrics
+		Logger:                   slog.New(slog.DiscardHandler),
+	})
 }
 
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
+func (b *Broker) addListener(l Listener) error {
+	n, err := newListener(b, l)
 	if err != nil {
-		return false
+		return err
 	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	if err := b.server.AddListener(n); err != nil {
+		return err
+	}
+	b.listeners = append(b.listeners, n)
+	return nil
+}
+
+func (b *Broker) closeListeners() {
+	for _, l := range b.listeners {
+		l.Close(nil)
+	}
 }
 
 // Start listens. The broker runs until Close.
 func (b *Broker) Start(_ context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != 0 {
+		return errors.New("start broker: it was started or closed before; make another")
+	}
 	if err := b.server.Serve(); err != nil {
 		return fmt.Errorf("start broker: %w", err)
 	}
-	b.mu.Lock()
-	b.open = true
-	b.mu.Unlock()
+	b.state = 1
 	return nil
 }
 
 // Close ends every connection and waits for them. It may be called again.
 func (b *Broker) Close() error {
 	b.mu.Lock()
-	was := b.open
-	b.open = false
-	for c := range b.pipes {
-		c.Close()
-	}
-	b.mu.Unlock()
-	if !was {
+	defer b.mu.Unlock()
+	was := b.state
+	b.state = 2
+	if was == 2 {
 		return nil
 	}
-	b.wg.Wait()
+	b.hook.closing.Store(true)
+	b.closeListeners()
+	b.conns.close()
+	b.hook.writers.Wait()
+	if was == 0 {
+		return nil
+	}
 	if err := b.server.Close(); err != nil {
 		return fmt.Errorf("close broker: %w", err)
 	}
@@ -190,28 +195,26 @@ var ErrClosed = errors.New("the broker is not running")
 
 // Dial connects inside the process, as id, without a password.
 func (b *Broker) Dial(_ context.Context, id topics.Identity) (net.Conn, error) {
-	client, server := net.Pipe()
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.open {
+	running := b.state == 1
+	b.mu.Unlock()
+	client, server := net.Pipe()
+	if !running || !b.serve(newConn(server, server, &id, nil)) {
 		return nil, fmt.Errorf("dial broker: %w", ErrClosed)
 	}
-	c := &identified{Conn: server, identity: id}
-	b.pipes[c] = true
-	b.wg.Go(func() {
-		_ = b.server.EstablishConnection(inProcess, c) // how it ended is the hook's to tell
-		c.Close()
-		b.mu.Lock()
-		delete(b.pipes, c)
-		b.mu.Unlock()
-	})
 	return client, nil
 }
 
-// identified is the server end of a connection whose identity is known without a password.
-type identified struct {
-	net.Conn
-	identity topics.Identity
+// serve begins to serve a connection; false if it was turned away.
+func (b *Broker) serve(c *conn) bool {
+	name := inProcess
+	if c.listener != nil {
+		name = c.listener.Name
+	}
+	return b.conns.run(c, b.o.MaxClients+unfinished, func() {
+		defer b.hook.ended(c)
+		_ = b.server.EstablishConnection(name, c) // how it ended is the hook's to tell
+	})
 }
 
 // Addr is where a listener really listens, "" for an unknown one.

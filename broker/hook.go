@@ -3,10 +3,11 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"maps"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,32 +18,35 @@ import (
 	"github.com/farebeat/farebeat/topics"
 )
 
-// hook is our side of Mochi: who may connect, write and read, and what the fleet sees.
+// hook is our side of Mochi: who may connect, write and read, what the fleet sees, and the delivery of messages.
+// Mochi is left with the protocol and the index of subscriptions.
 type hook struct {
 	mqtt.HookBase
 	b        *Broker
-	clients  sync.Map // *mqtt.Client to *client
+	retained *retained
 	counters counters
 	refusals refusalLog
-}
+	closing  atomic.Bool
+	writers  sync.WaitGroup
 
-// client is what is known of a connection that was let in.
-type client struct {
-	identity  topics.Identity
-	heartbeat string // the topic of a machine's heartbeat, "" for other roles
-	readsAll  bool
+	sessions sync.Map // id to *session
+	attach   sync.Mutex
+	fleet    atomic.Pointer[session] // the one in process, which loses nothing
+
+	machines  [stripes]sync.Mutex // held while the tap is told of a machine's sessions
+	connected sync.Map            // machine to *int, how many of its connections are up
 }
 
 // counters are everything that is dropped or refused. On a healthy system they are all 0.
 type counters struct {
-	published, heartbeats                             atomic.Uint64
-	publishDropped, qosDropped, idsExhausted, expired atomic.Uint64
-	refusedConnect, refusedWrite, refusedRead         atomic.Uint64
-	refusedForm                                       atomic.Uint64
+	published, heartbeats                     atomic.Uint64
+	publishDropped, qosDropped, inflightFull  atomic.Uint64
+	refusedConnect, refusedWrite, refusedRead atomic.Uint64
+	refusedForm                               atomic.Uint64
 }
 
 func newHook(b *Broker) *hook {
-	return &hook{b: b, refusals: refusalLog{last: map[string]time.Time{}}}
+	return &hook{b: b, retained: newRetained(), refusals: refusalLog{last: map[string]time.Time{}}}
 }
 
 // ID implements mqtt.Hook.
@@ -50,49 +54,50 @@ func (h *hook) ID() string { return "farebeat" }
 
 // Provides implements mqtt.Hook.
 func (h *hook) Provides(b byte) bool {
-	return slices.Contains([]byte{
-		mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnSessionEstablished, mqtt.OnDisconnect, mqtt.OnPublish,
-		mqtt.OnPublishDropped, mqtt.OnQosDropped, mqtt.OnPacketIDExhausted, mqtt.OnRetainedExpired,
-	}, b)
+	switch b {
+	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect,
+		mqtt.OnPacketRead, mqtt.OnPacketProcessed, mqtt.OnPublish, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnUnsubscribed,
+		mqtt.OnWill, mqtt.OnClientExpired:
+		return true
+	}
+	return false
 }
+
+func connOf(cl *mqtt.Client) *conn { return cl.Net.Conn.(*conn) }
 
 // OnConnectAuthenticate implements mqtt.Hook.
 func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
-	identity, err := h.identify(cl, pk)
+	c := connOf(cl)
+	identity, err := h.identify(c, pk)
 	if err == nil {
-		err = h.admit(cl, pk, identity)
+		err = h.admit(c, pk, identity)
+	}
+	if err == nil && identity.Role == topics.RoleMachine {
+		c.heartbeat, err = h.b.o.Tree.Build(topics.Address{Kind: topics.Heartbeat, Machine: identity.Name})
 	}
 	if err != nil {
 		h.counters.refusedConnect.Add(1)
-		h.refuse(cl.Net.Remote, "connection refused", fmt.Errorf("client %q, user %q: %w", cl.ID, pk.Connect.Username, err))
+		h.refuse(host(cl.Net.Remote), "connection refused", fmt.Errorf("client %q, user %q: %w", cl.ID, pk.Connect.Username, err))
 		return false
 	}
-	c := &client{identity: identity}
-	switch identity.Role {
-	case topics.RoleMachine:
-		c.heartbeat, err = h.b.o.Tree.Build(topics.Address{Kind: topics.Heartbeat, Machine: identity.Name})
-		if err != nil {
-			h.counters.refusedConnect.Add(1)
-			h.refuse(cl.Net.Remote, "connection refused", err)
-			return false
-		}
-	case topics.RoleFleet, topics.RoleOperator, topics.RoleViewer:
-		c.readsAll = true
-	}
-	h.clients.Store(cl, c)
+	c.identity, c.client = identity, cl
+	c.keepAlive.Store(int64(time.Duration(pk.Connect.Keepalive) * time.Second))
+	_ = c.SetDeadline(time.Time{})
+	cl.ID = c.sessionID(cl.ID)
 	return true
 }
 
+// host is who is logged: a stranger's next attempt comes from another port.
+func host(remote string) string { return hostOnly(remote) }
+
 // identify says who a client is.
-func (h *hook) identify(cl *mqtt.Client, pk packets.Packet) (topics.Identity, error) {
-	if c, ok := cl.Net.Conn.(*identified); ok {
-		return c.identity, nil
+func (h *hook) identify(c *conn, pk packets.Packet) (topics.Identity, error) {
+	if c.known != nil {
+		return *c.known, nil
 	}
 	if len(pk.Connect.Username) == 0 {
-		for _, l := range h.b.o.Listeners {
-			if l.Name == cl.Net.Listener && l.AnonymousReaders {
-				return topics.Identity{Role: topics.RoleViewer, Name: "anonymous"}, nil
-			}
+		if c.listener.AnonymousReaders {
+			return topics.Identity{Role: topics.RoleViewer, Name: "anonymous"}, nil
 		}
 		return topics.Identity{}, errors.New("a user name is required")
 	}
@@ -102,41 +107,30 @@ func (h *hook) identify(cl *mqtt.Client, pk packets.Packet) (topics.Identity, er
 	return h.b.o.Users.Check(string(pk.Connect.Username), pk.Connect.Password)
 }
 
-// admit refuses identities that may not be here, wills that their owner may not write, and
-// client ids that another identity is connected with, which MQTT would let it push out.
-func (h *hook) admit(cl *mqtt.Client, pk packets.Packet, id topics.Identity) error {
-	if _, inProcess := cl.Net.Conn.(*identified); id.Role == topics.RoleSimulator && !h.b.o.AllowSimulator && !inProcess {
+// admit refuses identities that may not be here, and wills that would be refused as a publish.
+func (h *hook) admit(c *conn, pk packets.Packet, id topics.Identity) error {
+	if id.Role == topics.RoleSimulator && !h.b.o.AllowSimulator && c.known == nil {
 		return errors.New("the role simulator is not admitted; broker.allow_simulator says so")
 	}
-	if pk.Connect.WillFlag {
-		if err := h.b.o.Tree.MayWrite(id, pk.Connect.WillTopic); err != nil {
-			return fmt.Errorf("will: %w", err)
-		}
+	if !pk.Connect.WillFlag {
+		return nil
 	}
-	if other, ok := h.b.server.Clients.Get(cl.ID); ok {
-		if c, ok := h.clients.Load(other); ok {
-			if theirs := c.(*client).identity; theirs.Role != id.Role || theirs.Name != id.Name {
-				return errors.New("another user is connected with this client id")
-			}
-		}
+	will := &message{topic: pk.Connect.WillTopic, payload: pk.Connect.WillPayload, qos: pk.Connect.WillQos, retain: pk.Connect.WillRetain}
+	if err := h.b.o.Tree.MayWrite(id, will.topic); err != nil {
+		return fmt.Errorf("will: %w", err)
 	}
-	return nil
-}
-
-func (h *hook) client(cl *mqtt.Client) *client {
-	if c, ok := h.clients.Load(cl); ok {
-		return c.(*client)
+	if err := h.checkForm(will); err != nil {
+		return fmt.Errorf("will: %w", err)
+	}
+	if pk.Connect.WillProperties.WillDelayInterval > 0 {
+		return errors.New("will: a delay is not supported; the fleet has its own")
 	}
 	return nil
 }
 
-// OnACLCheck implements mqtt.Hook. Mochi asks for every publish, subscription and delivery.
+// OnACLCheck implements mqtt.Hook. Mochi asks for every publish and subscription; delivery is ours.
 func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
-	c := h.client(cl)
-	if c == nil {
-		// A session whose client is away: what it subscribed to was allowed then. Nobody writes.
-		return !write
-	}
+	c := connOf(cl)
 	if write {
 		if c.heartbeat != "" && topic == c.heartbeat {
 			return true
@@ -148,10 +142,10 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		}
 		return err == nil
 	}
-	if c.readsAll && strings.HasPrefix(topic, h.b.o.Tree.Root()) {
-		return true
-	}
 	err := h.b.o.Tree.MayRead(c.identity, topic)
+	if err == nil && cl.State.Subscriptions.Len() >= maxFilters {
+		err = fmt.Errorf("filter %q: there are %d subscriptions; take wider ones", topic, maxFilters)
+	}
 	if err != nil {
 		h.counters.refusedRead.Add(1)
 		h.refuse(c.identity.Name, "subscription refused", err)
@@ -159,84 +153,305 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	return err == nil
 }
 
-// OnPublish implements mqtt.Hook: a topic's QoS, retain flag and size are part of the contract.
-func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	c := h.client(cl)
-	if c == nil {
+// OnPacketRead implements mqtt.Hook. Acknowledgements are of our deliveries. QoS 2 is refused: Mochi would take it for
+// QoS 1, and the client would wait for an answer that it does not get.
+func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	c := connOf(cl)
+	switch {
+	case c.session == nil: // not connected yet
+	case pk.FixedHeader.Type == packets.Puback:
+		c.session.ack(pk.PacketID)
+	case pk.FixedHeader.Type == packets.Publish && pk.FixedHeader.Qos > 1:
+		h.counters.refusedForm.Add(1)
+		h.refuse(c.identity.Name, "publish refused", fmt.Errorf("topic %q: QoS 2 is not supported", pk.TopicName))
+		c.sendAway(cl, packets.ErrQosNotSupported, "it published with QoS 2")
 		return pk, packets.ErrRejectPacket
 	}
+	return pk, nil
+}
+
+// OnPublish implements mqtt.Hook: a topic's QoS, retain flag and size are part of the contract. What is accepted is
+// delivered here; Mochi only acknowledges it, after that.
+func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	c := connOf(cl)
 	h.counters.published.Add(1)
+	m := &message{topic: pk.TopicName, payload: pk.Payload, qos: pk.FixedHeader.Qos, retain: pk.FixedHeader.Retain}
+	if pk.ProtocolVersion == 5 {
+		p := pk.Properties.Copy(false)
+		p.MessageExpiryInterval = 0 // transactions do not expire
+		m.props = &p
+	}
 	if machine, ok := h.b.o.Tree.HeartbeatMachine(pk.TopicName); ok {
-		if pk.FixedHeader.Retain || len(pk.Payload) > maxHeartbeat {
-			return pk, h.refuseForm(cl, c, pk, fmt.Errorf("topic %q: a heartbeat has at most %d bytes and is not retained", pk.TopicName, maxHeartbeat))
+		if m.retain || len(m.payload) > maxHeartbeat {
+			return pk, h.refuseForm(c, pk, fmt.Errorf("topic %q: a heartbeat has at most %d bytes and is not retained", m.topic, maxHeartbeat))
 		}
 		h.counters.heartbeats.Add(1)
 		if h.b.o.Tap != nil {
-			h.b.o.Tap.Heartbeat(machine, pk.Payload)
+			h.b.o.Tap.Heartbeat(machine, m.payload)
 		}
-		return pk, nil
+	} else {
+		if err := h.checkForm(m); err != nil {
+			return pk, h.refuseForm(c, pk, err)
+		}
+		if s := h.fleet.Load(); s != nil {
+			s.wait(c)
+		}
 	}
-	if err := h.checkForm(pk); err != nil {
-		return pk, h.refuseForm(cl, c, pk, err)
+	h.deliver(cl.ID, m)
+	return pk, packets.CodeSuccessIgnore
+}
+
+// deliver queues a message for everyone who subscribed, and keeps it if it is retained.
+func (h *hook) deliver(origin string, m *message) {
+	if m.retain {
+		h.retained.put(m, func() { h.fanOut(origin, m) })
+		return
 	}
-	return pk, nil
+	h.fanOut(origin, m)
+}
+
+func (h *hook) fanOut(origin string, m *message) {
+	for id, sub := range h.b.server.Topics.Subscribers(m.topic).Subscriptions {
+		if s, ok := h.sessions.Load(id); ok && !(sub.NoLocal && id == origin) {
+			s.(*session).push(queued{m: m, qos: min(m.qos, sub.Qos), retain: m.retain && sub.RetainAsPublished, subs: identifiers(sub)})
+		}
+	}
+}
+
+func identifiers(sub packets.Subscription) []int {
+	if len(sub.Identifiers) == 0 {
+		return nil
+	}
+	return slices.Sorted(maps.Values(sub.Identifiers))
 }
 
 // maxHeartbeat is MaxBytes of the heartbeat topic; a test keeps them equal.
 const maxHeartbeat = 1024
 
-func (h *hook) checkForm(pk packets.Packet) error {
-	a, err := h.b.o.Tree.Parse(pk.TopicName)
+func (h *hook) checkForm(m *message) error {
+	a, err := h.b.o.Tree.Parse(m.topic)
 	if err != nil {
 		return err
 	}
 	spec, _ := topics.Lookup(a.Kind)
 	switch {
-	case pk.FixedHeader.Qos < spec.QoS:
-		return fmt.Errorf("topic %q: QoS %d, want %d", pk.TopicName, pk.FixedHeader.Qos, spec.QoS)
-	case pk.FixedHeader.Retain != spec.Retain:
-		return fmt.Errorf("topic %q: retain is %t, want %t", pk.TopicName, pk.FixedHeader.Retain, spec.Retain)
-	case len(pk.Payload) > spec.MaxBytes:
-		return fmt.Errorf("topic %q: %d bytes, at most %d", pk.TopicName, len(pk.Payload), spec.MaxBytes)
-	case len(pk.Payload) == 0 && !spec.Retain:
-		return fmt.Errorf("topic %q: the payload is empty", pk.TopicName)
+	case m.qos < spec.QoS || m.qos > 1:
+		return fmt.Errorf("topic %q: QoS %d, want %d", m.topic, m.qos, spec.QoS)
+	case m.retain != spec.Retain:
+		return fmt.Errorf("topic %q: retain is %t, want %t", m.topic, m.retain, spec.Retain)
+	case len(m.payload) > spec.MaxBytes:
+		return fmt.Errorf("topic %q: %d bytes, at most %d", m.topic, len(m.payload), spec.MaxBytes)
+	case len(m.payload) == 0 && !spec.Retain:
+		return fmt.Errorf("topic %q: the payload is empty", m.topic)
 	}
 	return nil
 }
 
 // refuseForm drops a publish. MQTT 3.1.1 knows no negative acknowledgement: a QoS-1 writer is
 // disconnected, as it is for a topic that it may not write, lest it send the same for ever.
-func (h *hook) refuseForm(cl *mqtt.Client, c *client, pk packets.Packet, err error) error {
+func (h *hook) refuseForm(c *conn, pk packets.Packet, err error) error {
 	h.counters.refusedForm.Add(1)
 	h.refuse(c.identity.Name, "publish refused", err)
 	if pk.FixedHeader.Qos == 0 {
 		return packets.ErrRejectPacket
 	}
-	if cl.Properties.ProtocolVersion == 5 {
+	if pk.ProtocolVersion == 5 {
 		return packets.ErrPayloadFormatInvalid
 	}
-	cl.Stop(packets.ErrPayloadFormatInvalid)
+	c.closeFor("it published what its topic does not take") // not cl.Stop, which Mochi takes for a goodbye
 	return packets.ErrRejectPacket
+}
+
+// OnSubscribe implements mqtt.Hook: it notes which subscriptions stood before.
+func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	c := connOf(cl)
+	c.existed = c.existed[:0]
+	for _, f := range pk.Filters {
+		_, ok := cl.State.Subscriptions.Get(f.Filter)
+		c.existed = append(c.existed, ok)
+	}
+	return pk
+}
+
+// OnSubscribed implements mqtt.Hook. The retained messages come from our store; Mochi's is empty.
+func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, reasons []byte) {
+	c := connOf(cl)
+	for i, f := range pk.Filters {
+		if reasons[i] > packets.CodeGrantedQos2.Code || f.RetainHandling == 2 || f.RetainHandling == 1 && c.existed[i] {
+			continue
+		}
+		r := &replay{filter: f.Filter, qos: min(f.Qos, 1)}
+		if f.Identifier > 0 {
+			r.subs = []int{f.Identifier}
+		}
+		c.session.replay(r)
+	}
+}
+
+// OnPacketProcessed implements mqtt.Hook: after the SUBACK the retained messages may go.
+func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, _ error) {
+	if c := connOf(cl); pk.FixedHeader.Type == packets.Subscribe && c.session != nil {
+		c.session.kick()
+	}
+}
+
+// OnUnsubscribed implements mqtt.Hook.
+func (h *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
+	if c := connOf(cl); c.session != nil {
+		for _, f := range pk.Filters {
+			c.session.stopReplay(f.Filter)
+		}
+	}
+}
+
+// OnWill implements mqtt.Hook: it delivers the will as any other message, and gives Mochi one for nobody.
+func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	if !h.closing.Load() {
+		h.deliver(cl.ID, &message{topic: will.TopicName, payload: will.Payload, qos: will.Qos, retain: will.Retain})
+	}
+	return mqtt.Will{TopicName: mqtt.SysPrefix + "/will"}, nil
+}
+
+// OnSessionEstablish implements mqtt.Hook. A client id has one connection: the one before is closed and has ended, its
+// will and the tap's notice included, before this one goes on.
+func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
+	c := connOf(cl)
+	for {
+		h.attach.Lock()
+		var s *session
+		if old, ok := h.sessions.Load(cl.ID); ok {
+			s = old.(*session)
+		}
+		if s == nil || s.owned() == nil {
+			c.session = h.take(s, c, pk.Connect.Clean)
+			h.attach.Unlock()
+			break
+		}
+		owner := s.owned()
+		h.attach.Unlock()
+		owner.sendAway(owner.client, packets.ErrSessionTakenOver, "another connection took its place")
+		select {
+		case <-owner.done:
+		case <-c.gone:
+			return
+		}
+	}
+	// Mochi's own flow control is switched off, ours takes its place: Mochi v2.7.9 holds a lock and takes it again
+	// where it looks for what may be sent next, and hangs if another goroutine asks in between.
+	c.window = windowOrdinary
+	if c.session.inside {
+		c.window = windowInside
+	}
+	if n := int(cl.Properties.Props.ReceiveMaximum); n > 0 {
+		c.window = min(c.window, n)
+	}
+	cl.Properties.Props.ReceiveMaximum = 0
+	cl.State.Inflight.ResetSendQuota(0)
+}
+
+// take gives a session to a connection: the one that is kept, or a new one. The lock attach is held.
+func (h *hook) take(s *session, c *conn, clean bool) *session {
+	if s == nil || clean {
+		s = &session{h: h, id: c.client.ID, unacked: map[uint16]queued{}, inside: c.known != nil && c.identity.Role == topics.RoleFleet}
+		h.sessions.Store(s.id, s)
+	}
+	s.mu.Lock()
+	s.owner = c
+	s.mu.Unlock()
+	if s.inside {
+		h.fleet.Store(s)
+	}
+	return s
 }
 
 // OnSessionEstablished implements mqtt.Hook.
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
-	if c := h.client(cl); c != nil && c.identity.Role == topics.RoleMachine && h.b.o.Tap != nil {
-		h.b.o.Tap.SessionUp(c.identity.Name)
+	c := connOf(cl)
+	if c.session == nil {
+		return
+	}
+	c.session.established(cl, c.window)
+	h.tell(c, func(up *int, tap Tap) {
+		*up++
+		c.up = true
+		tap.SessionUp(c.identity.Name)
+	})
+}
+
+// tell calls f for a machine's connection, one at a time for each machine.
+func (h *hook) tell(c *conn, f func(up *int, tap Tap)) {
+	if c.identity.Role != topics.RoleMachine || h.b.o.Tap == nil || h.closing.Load() {
+		return
+	}
+	lock := &h.machines[maphash.String(h.retained.seed, c.identity.Name)%stripes]
+	lock.Lock()
+	defer lock.Unlock()
+	up, _ := h.connected.LoadOrStore(c.identity.Name, new(int))
+	f(up.(*int), h.b.o.Tap)
+	if *up.(*int) == 0 {
+		h.connected.Delete(c.identity.Name)
 	}
 }
 
-// OnDisconnect implements mqtt.Hook.
+// OnDisconnect implements mqtt.Hook. A goodbye, or a machine that is here by another connection, is no loss.
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
-	c := h.client(cl)
-	h.clients.Delete(cl)
-	if c == nil || c.identity.Role != topics.RoleMachine || h.b.o.Tap == nil {
+	c := connOf(cl)
+	if !c.up {
 		return
 	}
-	if err == nil || cl.IsTakenOver() {
-		return // it said goodbye, or it is here again already
+	c.up = false
+	h.tell(c, func(up *int, tap Tap) {
+		if *up--; *up > 0 || err == nil {
+			return
+		}
+		if cause := c.cause.Load(); cause != nil {
+			tap.SessionDown(c.identity.Name, *cause)
+			return
+		}
+		tap.SessionDown(c.identity.Name, sessionEnd(err))
+	})
+}
+
+// ended is called when nothing of a connection runs any more.
+func (h *hook) ended(c *conn) {
+	c.Close()
+	if s := c.session; s != nil {
+		p := &c.client.Properties
+		h.attach.Lock()
+		s.leave()
+		if p.ProtocolVersion == 5 && p.Props.SessionExpiryInterval == 0 || p.ProtocolVersion < 5 && p.Clean {
+			h.forget(s)
+		}
+		h.attach.Unlock()
 	}
-	h.b.o.Tap.SessionDown(c.identity.Name, sessionEnd(err))
+	close(c.done)
+}
+
+func (h *hook) forget(s *session) {
+	h.sessions.CompareAndDelete(s.id, s)
+	h.fleet.CompareAndSwap(s, nil)
+}
+
+// OnClientExpired implements mqtt.Hook: a client was away for too long.
+func (h *hook) OnClientExpired(cl *mqtt.Client) {
+	h.attach.Lock()
+	defer h.attach.Unlock()
+	if s, ok := h.sessions.Load(cl.ID); ok && s.(*session).owned() == nil {
+		h.forget(s.(*session))
+		h.b.server.UnsubscribeClient(cl)
+	}
+}
+
+// dropped counts a message that did not fit into a queue.
+func (h *hook) dropped(id, topic string, away bool) {
+	err := fmt.Errorf("client %q reads too slowly for %s", id, topic)
+	if away {
+		h.counters.inflightFull.Add(1)
+		err = fmt.Errorf("client %q is away, and its queue is full, for %s", id, topic)
+	} else {
+		h.counters.publishDropped.Add(1)
+	}
+	h.refuse(id, "message dropped", err)
 }
 
 func sessionEnd(err error) string {
@@ -253,21 +468,6 @@ func isTimeout(err error) bool {
 	var t net.Error
 	return errors.As(err, &t) && t.Timeout()
 }
-
-// OnPublishDropped implements mqtt.Hook.
-func (h *hook) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
-	h.counters.publishDropped.Add(1)
-	h.refuse(cl.ID, "message dropped", fmt.Errorf("client %q reads too slowly for %s", cl.ID, pk.TopicName))
-}
-
-// OnQosDropped implements mqtt.Hook.
-func (h *hook) OnQosDropped(*mqtt.Client, packets.Packet) { h.counters.qosDropped.Add(1) }
-
-// OnPacketIDExhausted implements mqtt.Hook.
-func (h *hook) OnPacketIDExhausted(*mqtt.Client, packets.Packet) { h.counters.idsExhausted.Add(1) }
-
-// OnRetainedExpired implements mqtt.Hook.
-func (h *hook) OnRetainedExpired(string) { h.counters.expired.Add(1) }
 
 // refuse logs once per writer and minute.
 func (h *hook) refuse(who, what string, err error) {

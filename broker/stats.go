@@ -14,10 +14,8 @@ type Stats struct {
 	Published      uint64 // messages received
 	Heartbeats     uint64 // of them
 	PublishDropped uint64 // not delivered because the reader was too slow
-	QosDropped     uint64 // QoS-1 messages given up
-	InflightFull   uint64 // QoS-1 messages not delivered because too many waited
-	IDsExhausted   uint64
-	Expired        uint64 // retained messages that were forgotten
+	QosDropped     uint64 // given up because they are larger than the client said it takes (MQTT 5)
+	InflightFull   uint64 // QoS-1 messages for a client that is away, for which too many wait
 	RefusedConnect uint64
 	RefusedWrite   uint64 // role or identity may not write the topic
 	RefusedRead    uint64
@@ -29,14 +27,12 @@ func (b *Broker) Stats() Stats {
 	c, i := &b.hook.counters, b.server.Info
 	return Stats{
 		Clients:        atomic.LoadInt64(&i.ClientsConnected),
-		Retained:       atomic.LoadInt64(&i.Retained),
+		Retained:       int64(b.hook.retained.len()),
 		Published:      c.published.Load(),
 		Heartbeats:     c.heartbeats.Load(),
 		PublishDropped: c.publishDropped.Load(),
 		QosDropped:     c.qosDropped.Load(),
-		InflightFull:   uint64(max(0, atomic.LoadInt64(&i.InflightDropped))),
-		IDsExhausted:   c.idsExhausted.Load(),
-		Expired:        c.expired.Load(),
+		InflightFull:   c.inflightFull.Load(),
 		RefusedConnect: c.refusedConnect.Load(),
 		RefusedWrite:   c.refusedWrite.Load(),
 		RefusedRead:    c.refusedRead.Load(),
@@ -65,8 +61,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	emit("published_total", "Messages received.", prometheus.CounterValue, float64(s.Published))
 	emit("heartbeats_total", "Heartbeats received.", prometheus.CounterValue, float64(s.Heartbeats))
 	for reason, n := range map[string]uint64{
-		"slow_reader": s.PublishDropped, "qos": s.QosDropped, "inflight_full": s.InflightFull,
-		"packet_ids": s.IDsExhausted, "retained_expired": s.Expired,
+		"slow_reader": s.PublishDropped, "too_large": s.QosDropped, "away": s.InflightFull,
 	} {
 		emit("dropped_total", "Messages that were not delivered; 0 on a healthy system.", prometheus.CounterValue, float64(n), "reason", reason)
 	}

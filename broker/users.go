@@ -57,7 +57,11 @@ func (u User) check() error {
 	if bound != (u.ID != "") {
 		return fmt.Errorf("user %q: an id is given for the roles machine and gateway, and only for them", u.Name)
 	}
-	if !strings.HasPrefix(u.Hash, "$2") && !strings.HasPrefix(u.Hash, sha256Prefix) {
+	if digest, isSecret := strings.CutPrefix(u.Hash, sha256Prefix); isSecret {
+		if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size || strings.ToLower(digest) != digest {
+			return fmt.Errorf("user %q: the sha256 hash is not 64 hex digits in lower case", u.Name)
+		}
+	} else if _, err := bcrypt.Cost([]byte(u.Hash)); err != nil {
 		return fmt.Errorf("user %q: the hash is neither bcrypt nor sha256", u.Name)
 	}
 	return nil

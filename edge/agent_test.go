@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -46,30 +45,34 @@ func TestARecoveryFromFaultToRelease(t *testing.T) {
 	}, m)
 }
 
-// However short the link holds, every record arrives once.
+// However short the link holds, every record arrives once: it is lost after every
+// second packet of a recovery of 300 records, each of which takes two.
 func TestCutAtEveryRecord(t *testing.T) {
 	const n = 300
-	step := 1
-	if testing.Short() {
-		step = 37
-	}
 	template := newMachine("m-1")
 	template.tap(t, 3, n)
-	for cut := 0; cut <= n; cut += step {
+	step := 2
+	if testing.Short() {
+		step = 74
+	}
+	cuts := 0
+	for held := false; !held; cuts++ {
 		m := newMachine("m-1")
 		m.records[3] = template.records[3]
 		drive(t, nil, func(r *rig) {
-			r.air.cutAfter(m, cut)
+			r.air.cutAfter(m, 1+step*cuts)
 			r.hub.fault(fault("m-1", n, 0))
-			if cut < n {
-				r.wait(time.Minute, fmt.Sprintf("failure after %d records", cut), func() bool { return r.hub.recovery("m-1").State == schemas.RecoveryFailed })
-			}
+			r.wait(time.Minute, "the end of the first contact", func() bool { s := r.agent.Stats(); return s.Failed > 0 || s.Read == n })
+			held = r.agent.Stats().Read == n
 			r.air.whole(m)
 			r.home(m, n, 2*time.Minute)
 		}, m)
 		if t.Failed() {
-			t.Fatalf("cut after %d records", cut)
+			t.Fatalf("cut after %d packets", 1+step*cuts)
 		}
+	}
+	if cuts < 2*n/step {
+		t.Fatalf("the link held with %d cuts, which is not each record", cuts)
 	}
 }
 
@@ -319,6 +322,76 @@ func TestADamagedRecordDoesNotHoldUpTheOthers(t *testing.T) {
 	}, m)
 }
 
+// A record that the machine cannot give does not hold up those behind it either.
+func TestARecordThatTheMachineCannotGive(t *testing.T) {
+	m := newMachine("m-1")
+	m.tap(t, 3, 40)
+	m.deny = map[uint32]bool{5: true, 6: true, 20: true}
+	drive(t, nil, func(r *rig) {
+		r.hub.fault(fault("m-1", 40, 0))
+		r.wait(20*time.Minute, "37 records in the ledger", func() bool { return r.hub.held("m-1") == 37 })
+		r.wait(time.Minute, "the word on it", func() bool {
+			rec := r.hub.recovery("m-1")
+			return rec.State == schemas.RecoveryFailed && rec.Total == 40 && rec.Receipted == 37 && strings.Contains(rec.LastError, "the disk is worn")
+		})
+		m.mu.Lock()
+		m.deny = nil
+		m.mu.Unlock()
+		r.home(m, 40, 20*time.Minute)
+	}, m)
+}
+
+// A machine that will not believe the receipt is read all the same, and keeps its copies.
+func TestAMachineThatRefusesTheReceipt(t *testing.T) {
+	m := newMachine("m-1")
+	m.tap(t, 3, 20)
+	drive(t, nil, func(r *rig) {
+		m.mu.Lock()
+		m.mistrusts = true
+		m.mu.Unlock()
+		r.hub.fault(fault("m-1", 20, 0))
+		r.wait(time.Minute, "all in the ledger", func() bool { return r.hub.held("m-1") == 20 })
+		r.wait(time.Minute, "the word on it", func() bool {
+			rec := r.hub.recovery("m-1")
+			return rec.State == schemas.RecoveryComplete && strings.Contains(rec.LastError, "did not take the ledger's receipt")
+		})
+		m.tap(t, 3, 5)
+		r.wait(10*time.Minute, "what it wrote since", func() bool { return r.hub.held("m-1") == 25 })
+		if got := m.pending(); got != 25 {
+			t.Fatalf("the machine holds %d", got)
+		}
+		m.mu.Lock()
+		m.mistrusts = false
+		m.mu.Unlock()
+		r.home(m, 25, 10*time.Minute)
+	}, m)
+}
+
+// A machine that lost records which it declared: it is said, and the rest is home.
+func TestAMachineThatLostRecords(t *testing.T) {
+	m := newMachine("m-1")
+	m.tap(t, 3, 20)
+	m.deny = map[uint32]bool{16: true}
+	drive(t, nil, func(r *rig) {
+		r.hub.fault(fault("m-1", 20, 0))
+		r.wait(time.Minute, "the refusal", func() bool { return r.agent.Stats().Failed > 0 })
+		m.mu.Lock()
+		lost := m.records[3][15:]
+		m.records[3] = m.records[3][:15]
+		m.deny = nil
+		m.mu.Unlock()
+		r.wait(time.Minute, "the rest in the ledger", func() bool { return r.hub.held("m-1") == 15 })
+		r.wait(time.Minute, "the word on it", func() bool {
+			rec := r.hub.recovery("m-1")
+			return rec.State == schemas.RecoveryFailed && rec.Total == 20 && strings.Contains(rec.LastError, "5 records that the machine declared before are no longer on it")
+		})
+		m.mu.Lock()
+		m.records[3] = append(m.records[3], lost...)
+		m.mu.Unlock()
+		r.home(m, 20, 10*time.Minute)
+	}, m)
+}
+
 func TestTwoMachinesOneRadio(t *testing.T) {
 	a, b := newMachine("a-1"), newMachine("b-1")
 	a.tap(t, 1, 60)
@@ -470,7 +543,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer box.Close()
-	o := Options{Vehicle: "bus-1", Tree: h.tree, Connect: h.connect, Radio: newTestAir(t).radio(), Outbox: box, Limits: Limits{Scan: -time.Second}}
+	o := Options{Vehicle: "bus-1", Tree: h.tree, Connect: h.connect, Radio: newTestAir().radio(), Outbox: box, Limits: Limits{Scan: -time.Second}}
 	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "Limits.Scan is -1s") {
 		t.Fatalf("error %v", err)
 	}

@@ -1,32 +1,40 @@
 package edge
 
 import (
-	"testing"
-	"time"
+	"context"
 
 	"github.com/farebeat/farebeat/edge/ble"
+	"github.com/farebeat/farebeat/edge/ors"
 )
 
-// testAir is the radio around the vehicle (STUB for overlay).
+// testAir is the radio around the vehicle: real ATT packets between the gateway
+// and the machines, which fail when told to.
 type testAir struct {
-	air *ble.Air
-	cut map[string]*int
+	air    *ble.Air
+	ctx    context.Context
+	cancel context.CancelFunc
 }
 
-type cutMachine struct {
-	*machine
-	a *testAir
+func newTestAir() *testAir {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &testAir{air: ble.NewAir(), ctx: ctx, cancel: cancel}
 }
 
-func (c cutMachine) CutAfter() *int { return c.a.cut[c.id] }
+func (a *testAir) radio() ble.Radio { return a.air }
 
-func newTestAir(*testing.T) *testAir { return &testAir{air: ble.NewAir(), cut: map[string]*int{}} }
+func (a *testAir) put(m *machine)    { a.air.Set(m.id, ors.OnAir(a.ctx, m)) }
+func (a *testAir) remove(m *machine) { a.air.Set(m.id, nil) }
 
-func (a *testAir) put(m *machine)             { a.air.Set(m.id, cutMachine{m, a}) }
-func (a *testAir) remove(m *machine)          { a.air.Set(m.id, nil) }
-func (a *testAir) radio() ble.Radio           { return a.air }
-func (a *testAir) close()                     {}
-func (a *testAir) cutAfter(m *machine, n int) { a.cut[m.id] = &n }
-func (a *testAir) whole(m *machine)           { delete(a.cut, m.id) }
+// cutAfter breaks every link to m from now on after n packets of the machine.
+func (a *testAir) cutAfter(m *machine, n int) { a.air.Spoil(m.id, ble.Faults{CutAfter: n}) }
 
-var _ = time.Second
+// whole lets links to m hold.
+func (a *testAir) whole(m *machine) { a.air.Spoil(m.id, ble.Faults{}) }
+
+func (a *testAir) close(ms []*machine) {
+	for _, m := range ms {
+		a.remove(m)
+	}
+	a.cancel()
+	a.air.Wait()
+}

@@ -174,8 +174,8 @@ func (v *visitor) search(ctx context.Context, c contact) (heard, error) {
 }
 
 // serve does a job: what the machine holds, what the ledger holds, what is wrong,
-// what time it is, and then the records. Only the loss of the link keeps it from
-// the records: the money comes first.
+// what time it is, and then the records. A machine that refuses one of these is
+// read all the same: the money comes first.
 func (v *visitor) serve(ctx context.Context, j job, ad ble.Advertisement, r *contactResult) {
 	s, closeSession, err := v.open(ctx, ad)
 	if err != nil {
@@ -201,14 +201,15 @@ func (v *visitor) serve(ctx context.Context, j job, ad ble.Advertisement, r *con
 		return
 	}
 	v.post(ctx, declared{machine: j.machine, all: unreleased, ledger: ledger, held: held, newest: newest.Epoch, newestLast: newest.Last})
-	courtesy := v.tell(ctx, s, j, latest, ledger, r)
-	if j.collect {
+	refusal, lost := v.tell(ctx, s, j, latest, ledger, r)
+	if j.collect && lost == nil {
 		v.sender.readingMachine(j.machine)
-		r.err = v.read(ctx, s, j.machine, Plan(unreleased, ledger, held), r)
+		lost = v.read(ctx, s, j.machine, Postpone(Plan(unreleased, ledger, held), j.avoid), r)
 		v.sender.readingMachine("")
+		r.collected = true
 		r.status.Read = r.read
 	}
-	r.err = errors.Join(r.err, courtesy)
+	r.err = errors.Join(lost, refusal)
 }
 
 // open dials a machine and opens a session. The returned func ends both.
@@ -219,7 +220,7 @@ func (v *visitor) open(ctx context.Context, ad ble.Advertisement) (*ors.Session,
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to %s over Bluetooth: %w", ad.Address, err)
 	}
-	s, err := ors.Open(dialCtx, link, ors.Options{})
+	s, err := ors.Open(dialCtx, link, ors.Options{Reply: v.limits.Request, Idle: v.limits.Stall})
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open a session with %s: %w", ad.Address, err), link.Close())
 	}
@@ -243,32 +244,47 @@ func (v *visitor) known(ctx context.Context, machine string) (latest schemas.Rec
 	return latest, ledger, held, err
 }
 
-// tell gives the machine the ledger's receipt, the fault and the time. It returns
-// why the receipt or the news of the fault was not taken; a clock that cannot be
-// set is a result of its own.
-func (v *visitor) tell(ctx context.Context, s *ors.Session, j job, latest schemas.Receipt, ledger Records, r *contactResult) error {
-	var errs []error
+// tell gives the machine the ledger's receipt, the fault and the time. refusal is
+// what the machine did not take, save the time, whose refusal is a result of its
+// own; lost is why the session is of no more use.
+func (v *visitor) tell(ctx context.Context, s *ors.Session, j job, latest schemas.Receipt, ledger Records, r *contactResult) (refusal, lost error) {
 	if len(latest.Epochs) > 0 {
-		if err := s.Receipt(ctx, latest.Epochs); err != nil {
-			errs = append(errs, fmt.Errorf("machine %s did not take the ledger's receipt: %w", j.machine, err))
-		} else {
+		err := s.Receipt(ctx, latest.Epochs)
+		if refusal, lost = sortOut(refusal, err, j.machine, "the ledger's receipt"); lost != nil {
+			return refusal, lost
+		}
+		if err == nil {
 			r.told = ledger
 		}
 	}
 	switch {
 	case j.fault != nil:
-		if err := s.FaultNotice(ctx, ors.Notice{Fault: j.fault.Fault, Kind: j.fault.Kind, OpenedAt: j.fault.OpenedAt}); err != nil {
-			errs = append(errs, fmt.Errorf("machine %s did not take the fault notice: %w", j.machine, err))
-		}
+		err := s.FaultNotice(ctx, ors.Notice{Fault: j.fault.Fault, Kind: j.fault.Kind, OpenedAt: j.fault.OpenedAt})
+		refusal, lost = sortOut(refusal, err, j.machine, "the notice of its fault")
 	case j.farewell:
-		if err := s.FaultCleared(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("machine %s did not take the end of its fault: %w", j.machine, err))
-		} else {
-			r.farewell = true
-		}
+		err := s.FaultCleared(ctx)
+		refusal, lost = sortOut(refusal, err, j.machine, "the end of its fault")
+		r.farewell = err == nil
+	}
+	if lost != nil {
+		return refusal, lost
 	}
 	r.clockErr = s.SetTime(ctx, v.now(), v.uncertainty)
-	return errors.Join(errs...)
+	_, lost = sortOut(nil, r.clockErr, j.machine, "the time")
+	return refusal, lost
+}
+
+// sortOut adds err to refusal where the machine only refused what, and returns it
+// as lost otherwise.
+func sortOut(refusal, err error, machine, what string) (refused, lost error) {
+	if err == nil {
+		return refusal, nil
+	}
+	err = fmt.Errorf("machine %s did not take %s: %w", machine, what, err)
+	if errors.Is(err, ors.ErrRefused) {
+		return errors.Join(refusal, err), nil
+	}
+	return refusal, err
 }
 
 // spans returns what a machine says that it holds, and its newest epoch.
@@ -276,6 +292,9 @@ func spans(status ors.Status) (Records, Range) {
 	all := Records{}
 	var newest Range
 	for _, e := range status.Epochs {
+		if e.First == 0 || e.Next < e.First {
+			continue // no record has the number 0; it has none to give
+		}
 		if e.Epoch >= newest.Epoch {
 			newest = Range{Epoch: e.Epoch, First: e.First, Last: e.Next - 1}
 		}
@@ -287,17 +306,49 @@ func spans(status ors.Status) (Records, Range) {
 }
 
 // read brings the planned records into the outbox. The next page is asked for
-// only after the one before is on disk.
+// only after the one before is on disk. A range that the machine refuses does not
+// keep it from the next one.
 func (v *visitor) read(ctx context.Context, s *ors.Session, machine string, plan []Range, r *contactResult) error {
+	var refused []error
 	for _, rg := range plan {
+		next := uint64(rg.First)
+		var sinkErr error
 		err := s.Report(ctx, rg.Epoch, rg.First, rg.Last, func(page []ors.Record) error {
-			return v.store(ctx, machine, rg, page, r)
+			if sinkErr = v.store(ctx, machine, rg, page, r); sinkErr == nil && len(page) > 0 {
+				next = uint64(page[len(page)-1].Seq) + 1
+			}
+			return sinkErr
 		})
-		if err != nil {
-			return fmt.Errorf("read records %d-%d to %d-%d of machine %s: %w", rg.Epoch, rg.First, rg.Epoch, rg.Last, machine, err)
+		if err == nil && next <= uint64(rg.Last) {
+			err = fmt.Errorf("%w: it ended before record %d-%d, which it said that it holds", ors.ErrRefused, rg.Epoch, next)
+		}
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("read records %d-%d to %d-%d of machine %s: %w", rg.Epoch, rg.First, rg.Epoch, rg.Last, machine, err)
+		if sinkErr != nil {
+			return errors.Join(append(refused, err)...)
+		}
+		if r.stopped == nil && next == uint64(rg.First) && atFault(err) {
+			r.stopped = &Range{rg.Epoch, rg.First, rg.First}
+		}
+		if !errors.Is(err, ors.ErrRefused) {
+			return errors.Join(append(refused, err)...)
+		}
+		refused = append(refused, err)
+	}
+	return errors.Join(refused...)
+}
+
+// atFault reports whether a report may have ended because of the record that was
+// to come, and not of the link.
+func atFault(err error) bool {
+	for _, kind := range []error{ors.ErrRefused, ors.ErrLost, ors.ErrFormat, ors.ErrForged} {
+		if errors.Is(err, kind) {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 // store puts one page on disk. A record that the ledger could never take stays
@@ -330,7 +381,9 @@ func (v *visitor) store(ctx context.Context, machine string, rg Range, page []or
 	if err != nil {
 		return err
 	}
-	v.sender.stored()
+	if r.read/schemas.MaxBatch > (r.read-uint64(out.New))/schemas.MaxBatch {
+		v.sender.stored() // there may be a full batch; the rest is sent at the end
+	}
 	v.post(ctx, stored{machine, held})
 	return nil
 }

@@ -396,6 +396,20 @@ func (h *hub) recovery(machine string) schemas.Recovery {
 	return r
 }
 
+// recoveries returns all progress that is retained.
+func (h *hub) recoveries() []schemas.Recovery {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []schemas.Recovery
+	for topic, payload := range h.retained {
+		var r schemas.Recovery
+		if to, err := h.tree.Parse(topic); err == nil && to.Kind == topics.Recovery && schemas.Decode(payload, schemas.NameRecovery, &r) == nil {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 func (h *hub) gateway() schemas.Gateway {
 	var g schemas.Gateway
 	h.decode(topics.Address{Kind: topics.Gateway, Vehicle: "bus-1"}, schemas.NameGateway, &g)

@@ -3,6 +3,7 @@ package edge
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -76,11 +77,11 @@ func TestWhatIsRefused(t *testing.T) {
 		"cut off":                {"vehicle/bus-1/fault/m-1", good[:len(good)-5], "the JSON ends too early"},
 		"two objects":            {"vehicle/bus-1/fault/m-1", good + good, "bytes after the end"},
 		"an array":               {"vehicle/bus-1/fault/m-1", "[]", "array"},
-		"null":                   {"vehicle/bus-1/fault/m-1", "null", `"specversion"`},
+		"null":                   {"vehicle/bus-1/fault/m-1", "null", "got null"},
 		"a wrong type":           {"vehicle/bus-1/fault/m-1", strings.Replace(good, `"pending":5`, `"pending":"5"`, 1), "pending"},
 		"a negative count":       {"vehicle/bus-1/fault/m-1", strings.Replace(good, `"pending":5`, `"pending":-5`, 1), "pending"},
 		"a number out of range":  {"vehicle/bus-1/fault/m-1", strings.Replace(good, `"pending":5`, `"pending":4294967296`, 1), "pending"},
-		"no time":                {"vehicle/bus-1/fault/m-1", strings.Replace(good, `"opened_at":"2026-03-01T06:00:00Z"`, `"opened_at":"yesterday"`, 1), "RFC 3339"},
+		"no time":                {"vehicle/bus-1/fault/m-1", regexp.MustCompile(`"opened_at":"[^"]*"`).ReplaceAllString(good, `"opened_at":"yesterday"`), "RFC 3339"},
 		"no kind":                {"vehicle/bus-1/fault/m-1", strings.Replace(good, `"kind":"machine_silent"`, `"kind":""`, 1), `"data.kind": is required`},
 		"another severity":       {"vehicle/bus-1/fault/m-1", strings.Replace(good, `"severity":"major"`, `"severity":"huge"`, 1), `"huge"`},
 		"another machine":        {"vehicle/bus-1/fault/m-2", good, `the fault is of machine "m-1" on vehicle "bus-1", the topic of "m-2" on "bus-1"`},

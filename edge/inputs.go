@@ -96,22 +96,25 @@ type job struct {
 	fault    *schemas.MachineFault // to be told to the machine, nil for none
 	farewell bool                  // to be told that its fault is over
 	collect  bool                  // read what it holds
-	setTime  bool                  // fail where its clock cannot be set
+	setTime  bool                  // somebody waits for its clock to be set
+	avoid    Records               // read these last: reports ended at them
 }
 
 // contactResult is how a contact went.
 type contactResult struct {
-	machine  string   // who was found, empty for nobody
-	absent   []string // who was looked for as long as it takes, and not heard
-	seen     []schemas.Sighting
-	told     Records // what the machine was told that the ledger holds
-	read     uint64  // records that are new in the outbox
-	refused  int     // records that no ledger could take, still with the machine
-	full     bool    // the outbox took no more
-	farewell bool    // the machine knows that its fault is over
-	status   *contactStatus
-	err      error // why the contact ended early
-	clockErr error // why the machine's clock was not set
+	machine   string   // who was found, empty for nobody
+	absent    []string // who was looked for as long as it takes, and not heard
+	seen      []schemas.Sighting
+	told      Records // what the machine was told that the ledger holds
+	read      uint64  // records that are new in the outbox
+	collected bool    // its records were asked for
+	refused   int     // records that no ledger could take, still with the machine
+	stopped   *Range  // the first record of a report that gave none, and may be why
+	full      bool    // the outbox took no more
+	farewell  bool    // the machine knows that its fault is over
+	status    *contactStatus
+	err       error // why the contact ended early
+	clockErr  error // why the machine's clock was not set
 }
 
 // contactStatus is what a command's result tells of the machine.

@@ -50,8 +50,8 @@ type Limits struct {
 	Settle    time.Duration // a better candidate is waited for this long; 1 s
 	ListenFor time.Duration // one listening without a task; 2 s
 	Dial      time.Duration // for a Bluetooth connection and its handshake; 10 s
-	Request   time.Duration // for one request to a machine; 10 s
-	Stall     time.Duration // reading without a new record; 15 s
+	Request   time.Duration // for the answer to one request, which is repeated twice; 5 s
+	Stall     time.Duration // reading without a new packet; 5 s
 	Full      time.Duration // a full outbox is waited for this long with the link held; 10 s
 	Publish   time.Duration // for the broker's acknowledgement; 10 s
 	Progress  time.Duration // between two progress messages of one machine; 1 s
@@ -105,8 +105,8 @@ func (l *Limits) complete() error {
 		{"Settle", &l.Settle, time.Second},
 		{"ListenFor", &l.ListenFor, 2 * time.Second},
 		{"Dial", &l.Dial, 10 * time.Second},
-		{"Request", &l.Request, 10 * time.Second},
-		{"Stall", &l.Stall, 15 * time.Second},
+		{"Request", &l.Request, 5 * time.Second},
+		{"Stall", &l.Stall, 5 * time.Second},
 		{"Full", &l.Full, 10 * time.Second},
 		{"Publish", &l.Publish, 10 * time.Second},
 		{"Progress", &l.Progress, time.Second},

@@ -71,3 +71,17 @@ func (r Records) Ranges() []Range {
 func Plan(unreleased, receipted, held Records) []Range {
 	return unreleased.Minus(receipted).Minus(held).Ranges()
 }
+
+// Postpone moves the records of avoid to the end of a plan, so that one record
+// that a machine cannot give does not keep those behind it.
+func Postpone(plan []Range, avoid Records) []Range {
+	if len(avoid) == 0 {
+		return plan
+	}
+	all := Records{}
+	for _, r := range plan {
+		all[r.Epoch] = all[r.Epoch].Union(outbox.Of(outbox.Interval{First: r.First, Last: r.Last}))
+	}
+	rest := all.Minus(avoid)
+	return append(rest.Ranges(), all.Minus(rest).Ranges()...)
+}

@@ -65,6 +65,26 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestPostpone(t *testing.T) {
+	plan := []Range{{2, 90, 99}, {3, 1, 300}}
+	for name, c := range map[string]struct {
+		avoid Records
+		want  []Range
+	}{
+		"nothing":             {nil, plan},
+		"one in the middle":   {Records{3: set(5, 5)}, []Range{{2, 90, 99}, {3, 1, 4}, {3, 6, 300}, {3, 5, 5}}},
+		"the first":           {Records{2: set(90, 91)}, []Range{{2, 92, 99}, {3, 1, 300}, {2, 90, 91}}},
+		"what is not planned": {Records{2: set(1, 50), 7: set(1, 9)}, plan},
+		"everything":          {Records{2: set(1, 500), 3: set(1, 500)}, plan},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, Postpone(plan, c.avoid)); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // Every record that the machine has and neither the ledger nor the outbox holds
 // is in exactly one range; nothing else is; the order is oldest first.
 func TestPlanReadsExactlyWhatIsMissing(t *testing.T) {

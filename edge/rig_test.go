@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/farebeat/farebeat/edge/ble"
 	"github.com/farebeat/farebeat/edge/ors"
 	"github.com/farebeat/farebeat/edge/outbox"
 	"github.com/farebeat/farebeat/schemas"
@@ -31,6 +32,9 @@ type machine struct {
 	heard    news
 	noClock  bool
 	spoil    map[uint32][]byte // other bytes for these of epoch 3
+	deny     map[uint32]bool   // these of epoch 3 cannot be read
+
+	mistrusts bool // refuses receipts
 }
 
 // news is what a machine was told.
@@ -82,6 +86,11 @@ func (m *machine) pending() int {
 	return n
 }
 
+// Advertise implements ors.Machine.
+func (m *machine) Advertise() ble.Advertisement {
+	return ble.Advertisement{IDHint: ble.IDHint(m.id), Pending: uint16(min(m.pending(), 1<<16-1)), State: ble.StatePending}
+}
+
 func (m *machine) Status(context.Context) (ors.Status, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -102,6 +111,12 @@ func (m *machine) Records(_ context.Context, epoch, from uint32, most int) ([]or
 		if seq <= m.released[epoch] {
 			return nil, fmt.Errorf("record %d-%d is released", epoch, seq)
 		}
+		if m.deny[seq] && epoch == 3 {
+			if len(out) > 0 {
+				return out, nil
+			}
+			return nil, errors.New("the disk is worn")
+		}
 		body := m.records[epoch][seq-1]
 		if other, ok := m.spoil[seq]; ok && epoch == 3 {
 			body = other
@@ -114,6 +129,9 @@ func (m *machine) Records(_ context.Context, epoch, from uint32, most int) ([]or
 func (m *machine) Receipt(_ context.Context, epochs []schemas.EpochReceipt) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.mistrusts {
+		return errors.New("the MAC is not of my key")
+	}
 	for _, e := range epochs {
 		if err := schemas.VerifyReceipt(m.key, m.id, e); err != nil {
 			return err
@@ -183,13 +201,13 @@ func drive(t *testing.T, tune func(*Options), f func(r *rig), machines ...*machi
 		for _, m := range machines {
 			keys[m.id] = m.key
 		}
-		r := &rig{t: t, hub: newHub(t, keys), air: newTestAir(t), path: filepath.Join(dir, "outbox.db"), tune: tune}
+		r := &rig{t: t, hub: newHub(t, keys), air: newTestAir(), path: filepath.Join(dir, "outbox.db"), tune: tune}
 		for _, m := range machines {
 			r.air.put(m)
 		}
 		r.hub.fleet(true, 1)
 		defer synctest.Wait()
-		defer r.air.close()
+		defer r.air.close(machines)
 		r.start()
 		defer func() { r.stop() }() // also when f gave up
 		r.wait(time.Minute, "the gateway's birth", func() bool { return r.hub.gateway().Status == schemas.Online })
@@ -247,7 +265,7 @@ func (r *rig) wait(limit time.Duration, what string, ok func() bool) {
 	r.t.Helper()
 	for deadline := time.Now().Add(limit); !ok(); after(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: not within %v", what, limit)
+			r.t.Fatalf("%s: not within %v; recoveries %+v, outbox %+v, agent %+v", what, limit, r.hub.recoveries(), r.stats(), r.agent.Stats())
 		}
 	}
 }

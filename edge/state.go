@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/farebeat/farebeat/edge/outbox"
 	"github.com/farebeat/farebeat/schemas"
 )
 
@@ -16,6 +17,7 @@ const (
 	maxWaitingCommands = 64
 	maxTasks           = 1000
 	maxKnownResults    = 256
+	maxAvoided         = 1000
 	maxSightings       = 64  // published at a time
 	maxText            = 300 // characters of an error in a message
 )
@@ -37,6 +39,7 @@ type state struct {
 	tasks    map[string]*task
 	busy     bool      // the radio is in use
 	listenAt time.Time // when to listen next without a task
+	asOf     time.Time // of the latest progress message
 
 	machines []string // the vehicle's own machines, as configured
 
@@ -115,7 +118,7 @@ func (s *state) faultStands(now time.Time, f schemas.MachineFault) []effect {
 	}
 	if fresh {
 		// Progress is of this fault; what is on its way is still known to the outbox.
-		t.contacted, t.declared, t.told, t.rate, t.phase = false, nil, nil, 0, schemas.RecoveryWaiting
+		t.contacted, t.declared, t.told, t.avoid, t.rate, t.phase = false, nil, nil, nil, 0, schemas.RecoveryWaiting
 		return s.progress(now, t, true)
 	}
 	return nil
@@ -242,6 +245,9 @@ func (s *state) contactEnded(now time.Time, r contactResult) []effect {
 		return out
 	}
 	t.told = t.told.Union(r.told)
+	if r.stopped != nil && t.avoid.Count() < maxAvoided {
+		t.avoid = t.avoid.Union(Records{r.stopped.Epoch: outbox.Of(outbox.Interval{First: r.stopped.First, Last: r.stopped.Last})})
+	}
 	if r.err != nil {
 		t.blocked = r.full
 		out = append(out, s.failed(now, t, r.err.Error())...)
@@ -265,7 +271,7 @@ func (s *state) failed(now time.Time, t *task, why string) []effect {
 }
 
 func (s *state) succeeded(now time.Time, t *task, r contactResult) []effect {
-	t.attempts, t.lastErr, t.blocked = 0, "", false
+	t.attempts, t.lastErr, t.blocked, t.avoid = 0, "", false, nil
 	t.due = now.Add(s.timings.recollect)
 	switch {
 	case t.home():
@@ -342,7 +348,13 @@ func (s *state) progress(now time.Time, t *task, urgent bool) []effect {
 	if t.fault == nil {
 		return nil
 	}
-	return []effect{publishRecovery{t.recovery(now, s.vehicle), urgent}}
+	// Each is later than the one before it, also within a millisecond, since readers
+	// keep the latest.
+	before := s.asOf
+	if s.asOf = now.UTC().Truncate(time.Millisecond); !s.asOf.After(before) {
+		s.asOf = before.Add(time.Millisecond)
+	}
+	return []effect{publishRecovery{t.recovery(now, s.asOf, s.vehicle), urgent}}
 }
 
 // sorted returns the tasks, the first to be served first.
@@ -400,7 +412,7 @@ func (s *state) near() []string {
 }
 
 func (t *task) job() job {
-	j := job{machine: t.machine, fault: t.fault, farewell: t.farewell, collect: t.fault != nil && t.fault.Collect}
+	j := job{machine: t.machine, fault: t.fault, farewell: t.farewell, avoid: t.avoid, collect: t.fault != nil && t.fault.Collect}
 	for _, c := range t.commands {
 		j.collect = j.collect || c.Verb == schemas.VerbCollect
 		j.setTime = j.setTime || c.Verb == schemas.VerbSetTime

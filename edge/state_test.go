@@ -359,6 +359,7 @@ func TestStateKeepsItsPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newState("bus-1", nil, testTimings())
 		now := dawn
+		latest := map[string]time.Time{}
 		var asked *contact
 		busy := false
 		do := func(in input) {
@@ -378,6 +379,10 @@ func TestStateKeepsItsPromises(t *testing.T) {
 					if err := e.recovery.Validate(); err != nil {
 						t.Fatal(err)
 					}
+					if before := latest[e.recovery.Fault]; !e.recovery.AsOf.After(before) {
+						t.Fatalf("progress of %v comes after that of %v", e.recovery.AsOf, before)
+					}
+					latest[e.recovery.Fault] = e.recovery.AsOf
 					if r := e.recovery; r.Receipted > r.Read || r.Read > r.Total {
 						t.Fatalf("progress %+v", r)
 					}

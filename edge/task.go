@@ -30,6 +30,7 @@ type task struct {
 
 	phase    schemas.RecoveryState
 	blocked  bool      // the outbox took no more: a receipt makes it due
+	avoid    Records   // records at which reports ended: read last
 	attempts int       // contacts that failed since the last good one
 	due      time.Time // when to contact it next
 	lastErr  string
@@ -82,11 +83,11 @@ func (t *task) before(o *task) int {
 }
 
 // recovery returns the progress message of a standing fault.
-func (t *task) recovery(now time.Time, vehicle string) schemas.Recovery {
+func (t *task) recovery(now, asOf time.Time, vehicle string) schemas.Recovery {
 	total := t.declared.Count()
 	home := total - t.declared.Minus(t.ledger).Count()
 	return schemas.Recovery{
-		AsOf: now.UTC().Truncate(time.Millisecond), Machine: t.machine, Vehicle: vehicle, Fault: t.fault.Fault, State: t.phase,
+		AsOf: asOf, Machine: t.machine, Vehicle: vehicle, Fault: t.fault.Fault, State: t.phase,
 		Epoch: t.epoch, LastSeq: t.lastSeq, Total: clamp(total), Read: clamp(total - t.missing().Count()), Receipted: clamp(home),
 		PerSecond: math.Round(t.rate*10) / 10, Attempts: t.attempts, LastError: t.lastErr, NextAction: t.next(now),
 	}

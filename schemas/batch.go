@@ -1,33 +1,13 @@
 package schemas
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
 )
 
 // EncodeBatch writes a batch with every record exactly as it is. The records are checked for
 // form and sequence, not for their MAC.
-func EncodeBatch(b *Batch) ([]byte, error) {
-	if err := b.Validate(); err != nil {
-		return nil, fmt.Errorf("encode batch: %w", err)
-	}
-	head := *b
-	head.Records = nil
-	out, err := json.Marshal(head)
-	if err != nil {
-		return nil, fmt.Errorf("encode batch: %w", err)
-	}
-	out = bytes.TrimSuffix(out, []byte("null}")) // json.Marshal would escape the records anew
-	out = append(out, '[')
-	for i, r := range b.Records {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, r...)
-	}
-	return append(out, "]}"...), nil
-}
+func EncodeBatch(b *Batch) ([]byte, error) { return Encode(b) }
 
 // DecodeBatch reads a batch; its records are exactly the bytes on the wire.
 func DecodeBatch(payload []byte) (*Batch, error) {
@@ -47,23 +27,32 @@ func (b *Batch) Validate() error {
 	c.that(b.First > 0, "first", "is 0")
 	c.that(b.Last >= b.First, "last", "is before first")
 	c.time("as_of", b.AsOf)
-	c.that(len(b.Records) <= MaxBatch, "records", fmt.Sprintf("%d, at most %d", len(b.Records), MaxBatch))
-	if c.err != nil {
-		return c.err
+	c.atMost("records", len(b.Records), MaxBatch)
+	if want := uint64(b.Last) - uint64(b.First) + 1; c.err == nil && uint64(len(b.Records)) != want {
+		c.that(false, "records", fmt.Sprintf("%d, want %d for first %d and last %d", len(b.Records), want, b.First, b.Last))
 	}
-	c.that(uint64(len(b.Records)) == uint64(b.Last)-uint64(b.First)+1, "records", fmt.Sprintf("%d, want %d for first %d and last %d", len(b.Records), uint64(b.Last)-uint64(b.First)+1, b.First, b.Last))
 	for i, r := range b.Records {
 		if c.err != nil {
-			break
+			return c.err
 		}
 		tx, err := ParseTransaction(r)
-		field := fmt.Sprintf("records[%d]", i)
 		if err != nil {
-			c.that(false, field, err.Error())
-			break
+			c.err = within(err, NameTransactions, fmt.Sprintf("records[%d]", i))
+		} else if seq := b.First + uint32(i); tx.Machine != b.Machine || tx.Epoch != b.Epoch || tx.Seq != seq {
+			c.that(false, fmt.Sprintf("records[%d]", i), fmt.Sprintf("is machine %q, epoch %d, seq %d; want %q, %d, %d", tx.Machine, tx.Epoch, tx.Seq, b.Machine, b.Epoch, seq))
 		}
-		c.that(tx.Machine == b.Machine && tx.Epoch == b.Epoch && tx.Seq == b.First+uint32(i), field,
-			fmt.Sprintf("is machine %q, epoch %d, seq %d; want %q, %d, %d", tx.Machine, tx.Epoch, tx.Seq, b.Machine, b.Epoch, b.First+uint32(i)))
 	}
 	return c.err
+}
+
+// within makes a part's error that of the message that holds it.
+func within(err error, message, field string) error {
+	var part *Error
+	if !errors.As(err, &part) {
+		return &Error{Message: message, Field: field, Problem: err.Error()}
+	}
+	if part.Field != "" {
+		field += "." + part.Field
+	}
+	return &Error{Message: message, Field: field, Problem: part.Problem}
 }

@@ -1,12 +1,7 @@
 package schemas
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"time"
 )
 
 // Message is the body of one topic. Validate reports the first field that breaks
@@ -30,45 +25,26 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: field %q: %s", e.Message, e.Field, e.Problem)
 }
 
-// Decode reads one JSON object into m and validates it. Unknown members are
-// ignored; a missing or ill-typed required member, or bytes after the object,
-// is an *Error. m is undefined after an error.
+// Decode reads one JSON object into m, a pointer to a struct, and validates it. It is strict where
+// encoding/json is not, so that two readers never take one payload for different things: names match
+// exactly, no member is there twice, null is no value, numbers have the exact form, strings are UTF-8.
+// Unknown members are ignored; a missing required member (one without omitempty), an ill-typed one, or
+// bytes after the object is an *Error of the schema called name. m is undefined after an error and
+// shares no memory with b.
 func Decode(b []byte, name string, m Message) error {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if err := dec.Decode(m); err != nil {
-		return jsonError(name, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return &Error{Message: name, Problem: "bytes after the end of the JSON object"}
+	d := decoder{s: scanner{b: b}}
+	d.message(m)
+	if err := d.s.error(name); err != nil {
+		return err
 	}
 	return m.Validate()
 }
 
-// Encode validates m and returns it as compact JSON.
+// Encode validates m, a pointer to a struct, and returns it as compact JSON: times in UTC with
+// milliseconds, members in the order of the struct.
 func Encode(m Message) ([]byte, error) {
 	if err := m.Validate(); err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(m); err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
-}
-
-func jsonError(name string, err error) error {
-	var typeErr *json.UnmarshalTypeError
-	if errors.As(err, &typeErr) {
-		return &Error{Message: name, Field: typeErr.Field, Problem: fmt.Sprintf("want %s, got a JSON %s", typeErr.Type, typeErr.Value)}
-	}
-	var timeErr *time.ParseError
-	if errors.As(err, &timeErr) {
-		return &Error{Message: name, Problem: fmt.Sprintf("time %s is not RFC 3339", timeErr.Value)}
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &Error{Message: name, Problem: "the JSON ends too early"}
-	}
-	return &Error{Message: name, Problem: "not JSON: " + err.Error()}
+	return appendMessage(nil, m)
 }

@@ -1,7 +1,6 @@
 package schemas
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -17,7 +16,12 @@ var ErrMAC = errors.New("MAC does not match the machine's key")
 // NameTransaction is the name of the transaction record's schema.
 const NameTransaction = "transaction"
 
-var macMember = []byte(`,"mac":"`) //nolint:gochecknoglobals // a constant that Go cannot write as one
+// macMember begins the last member of a record. Before it lies what is MACed.
+const macMember = `,"mac":"`
+
+// macTail is the length of that member: macMember, the unpadded base64url of 32 bytes, a quote and
+// the closing brace.
+const macTail = len(macMember) + 43 + len(`"}`)
 
 // Genesis is what the first record of an epoch has as the hash of the one before it.
 func Genesis(machine string, epoch uint32) [32]byte {
@@ -39,32 +43,34 @@ func MintTransaction(key []byte, prev [32]byte, tx *Transaction) (record []byte,
 	if err != nil {
 		return nil, hash, fmt.Errorf("mint transaction %d: %w", tx.Seq, err)
 	}
-	cut := bytes.LastIndex(draft, macMember)
+	cut := len(draft) - macTail
 	tx.MAC = base64.RawURLEncoding.EncodeToString(sum(key, draft[:cut]))
-	record = append(append(append(draft[:cut:cut], macMember...), tx.MAC...), `"}`...)
+	record = append(append(append(draft[:cut], macMember...), tx.MAC...), `"}`...)
 	if len(record) > MaxRecordBytes {
-		return nil, hash, fmt.Errorf("mint transaction %d: %w", tx.Seq, &Error{Message: NameTransaction, Problem: fmt.Sprintf("%d bytes, at most %d", len(record), MaxRecordBytes)})
+		return nil, hash, fmt.Errorf("mint transaction %d: %w", tx.Seq, tooLong(record))
 	}
 	return record, HashRecord(record), nil
 }
 
-// ParseTransaction reads a record and checks its form, not its MAC. The last member must be
-// the MAC and nothing may follow it, so that what is MACed is everything else.
+func tooLong(record []byte) error {
+	return &Error{Message: NameTransaction, Problem: fmt.Sprintf("%d bytes, at most %d", len(record), MaxRecordBytes)}
+}
+
+// ParseTransaction reads a record and checks its form, not its MAC. The record must begin with its
+// brace and end with the MAC, so that what is MACed is everything else and no carrier can trim it.
 func ParseTransaction(record []byte) (Transaction, error) {
 	var tx Transaction
 	if len(record) > MaxRecordBytes {
-		return tx, &Error{Message: NameTransaction, Problem: fmt.Sprintf("%d bytes, at most %d", len(record), MaxRecordBytes)}
+		return tx, tooLong(record)
 	}
 	if err := Decode(record, NameTransaction, &tx); err != nil {
 		return tx, err
 	}
-	tail := len(macMember) + len(tx.MAC) + len(`"}`)
-	cut := len(record) - tail
-	if cut < 1 || !bytes.Equal(record[cut:], append(append(append([]byte(nil), macMember...), tx.MAC...), `"}`...)) {
-		return tx, &Error{Message: NameTransaction, Field: "mac", Problem: "is not the last member of compact JSON"}
+	if record[0] != '{' {
+		return tx, &Error{Message: NameTransaction, Problem: "does not begin with its brace"}
 	}
-	if bytes.Contains(record[:cut], []byte(`"mac":`)) {
-		return tx, &Error{Message: NameTransaction, Field: "mac", Problem: "is there twice"}
+	if cut := len(record) - macTail; cut < 1 || string(record[cut:]) != macMember+tx.MAC+`"}` {
+		return tx, &Error{Message: NameTransaction, Field: "mac", Problem: "is not the last member of compact JSON"}
 	}
 	return tx, nil
 }
@@ -76,9 +82,8 @@ func VerifyTransaction(key, record []byte) (Transaction, error) {
 	if err != nil {
 		return tx, err
 	}
-	got, err := base64.RawURLEncoding.DecodeString(tx.MAC)
-	cut := len(record) - len(macMember) - len(tx.MAC) - len(`"}`)
-	if err != nil || !hmac.Equal(got, sum(key, record[:cut])) {
+	mac := sum(key, record[:len(record)-macTail])
+	if !hmac.Equal([]byte(tx.MAC), []byte(base64.RawURLEncoding.EncodeToString(mac))) {
 		return tx, fmt.Errorf("transaction %d of machine %q, epoch %d: %w", tx.Seq, tx.Machine, tx.Epoch, ErrMAC)
 	}
 	return tx, nil

@@ -50,6 +50,9 @@ type Gateway struct {
 	Seen    []Sighting `json:"machines_seen,omitempty"`
 }
 
+// MaxSeen bounds the sightings of one gateway message.
+const MaxSeen = 100
+
 // Sighting is a machine heard over BLE.
 type Sighting struct {
 	Machine string    `json:"machine"`
@@ -84,6 +87,9 @@ type RouteOnline struct {
 	Blind      bool      `json:"blind"`             // we could not hear: the numbers are no evidence
 }
 
+// MaxMissing bounds the machines that one route names as missing.
+const MaxMissing = 100
+
 // RecoveryState is how far one recovery is.
 type RecoveryState string
 
@@ -91,7 +97,7 @@ type RecoveryState string
 const (
 	RecoveryWaiting    RecoveryState = "WAITING"    // told, not begun
 	RecoveryScanning   RecoveryState = "SCANNING"   // looking for the machine
-	RecoveryConnecting RecoveryState = "CONNECTING" // dialling, handshake
+	RecoveryConnecting RecoveryState = "CONNECTING" // dialing, handshake
 	RecoveryReading    RecoveryState = "READING"    // records arrive
 	RecoverySending    RecoveryState = "SENDING"    // read, not all receipted
 	RecoveryComplete   RecoveryState = "COMPLETE"   // the ledger holds all that was read

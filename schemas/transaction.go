@@ -73,8 +73,11 @@ type EpochReceipt struct {
 	MAC        string      `json:"mac"` // HMAC-SHA-256 under the machine's key, see ReceiptMAC
 }
 
-// MaxGaps bounds the gaps that one receipt lists.
-const MaxGaps = 64
+// Bounds of a receipt.
+const (
+	MaxEpochs = 8  // epochs of one machine
+	MaxGaps   = 64 // gaps of one epoch
+)
 
 // Holds reports whether the receipt says that the ledger has seq.
 func (e EpochReceipt) Holds(seq uint32) bool {

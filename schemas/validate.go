@@ -2,7 +2,9 @@ package schemas
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -49,7 +51,7 @@ func (c *checker) id(field, v string) {
 func (c *checker) optionalID(field, v string) {
 	c.text(field, v, 0, 64)
 	if strings.ContainsAny(v, "+#$") {
-		c.that(false, field, fmt.Sprintf("%q: +, # and $ are MQTT's own", v))
+		c.that(false, field, fmt.Sprintf("%.64q: +, # and $ are MQTT's own", v))
 	}
 }
 
@@ -65,9 +67,12 @@ func (c *checker) text(field, v string, least, most int) {
 	c.that(utf8.ValidString(v) && !strings.ContainsFunc(v, unicode.IsControl), field, "has a character that is not printable")
 }
 
+// time checks the year as it is written and in UTC, so that Encode can write what was read.
 func (c *checker) time(field string, t time.Time) {
 	c.that(!t.IsZero(), field, "is required")
-	c.that(t.IsZero() || t.Year() >= 1970 && t.Year() <= 9999, field, "is outside the years 1970 to 9999")
+	for _, year := range [...]int{t.Year(), t.UTC().Year()} {
+		c.that(year >= 1970 && year <= 9999, field, "is outside the years 1970 to 9999")
+	}
 }
 
 func (c *checker) currency(field, v string) {
@@ -75,12 +80,34 @@ func (c *checker) currency(field, v string) {
 	for i := 0; ok && i < 3; i++ {
 		ok = v[i] >= 'A' && v[i] <= 'Z'
 	}
-	c.that(ok, field, fmt.Sprintf("%q: want three capitals of ISO 4217", v))
+	if !ok {
+		c.that(false, field, fmt.Sprintf("%.32q: want three capitals of ISO 4217", v))
+	}
 }
 
+// hash checks 32 bytes in base64url. The length is checked as well: decoding skips line ends.
 func (c *checker) hash(field, v string) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(v)
-	c.that(err == nil && len(b) == 32, field, "want 32 bytes as unpadded base64url")
+	c.that(err == nil && len(b) == 32 && len(v) == 43, field, "want 32 bytes as unpadded base64url")
+}
+
+func (c *checker) base64(field, v string) {
+	_, err := base64.StdEncoding.Strict().DecodeString(v)
+	c.that(err == nil && !strings.ContainsAny(v, "\r\n"), field, "is not base64")
+}
+
+// count checks a number of things; the bound lets it be an int on a 32-bit gateway.
+func (c *checker) count(field string, n int) {
+	if n < 0 || n > math.MaxInt32 {
+		c.that(false, field, fmt.Sprintf("%d: want 0 to %d", n, math.MaxInt32))
+	}
+}
+
+// atMost checks the length of an array.
+func (c *checker) atMost(field string, n, most int) {
+	if n > most {
+		c.that(false, field, fmt.Sprintf("%d elements, at most %d", n, most))
+	}
 }
 
 func oneOf[T ~string](c *checker, field string, v T, all ...T) {
@@ -89,7 +116,7 @@ func oneOf[T ~string](c *checker, field string, v T, all ...T) {
 		for i, a := range all {
 			words[i] = string(a)
 		}
-		c.that(false, field, fmt.Sprintf("%q: want one of %s", v, strings.Join(words, ", ")))
+		c.that(false, field, fmt.Sprintf("%.64q: want one of %s", v, strings.Join(words, ", ")))
 	}
 }
 
@@ -127,6 +154,9 @@ func (m *MachineState) Validate() error {
 	c.text("reason", m.Reason, 1, 500)
 	c.optionalID("vehicle", m.Vehicle)
 	c.optionalID("route", m.Route)
+	if m.LastHeartbeat != nil {
+		c.time("last_heartbeat", *m.LastHeartbeat)
+	}
 	if m.Currency != "" {
 		c.currency("currency", m.Currency)
 	}
@@ -139,8 +169,11 @@ func (g *Gateway) Validate() error {
 	c.time("as_of", g.AsOf)
 	c.id("vehicle", g.Vehicle)
 	oneOf(&c, "status", g.Status, Online, Offline, ConnectionBroken)
-	c.that(len(g.Seen) <= 100, "machines_seen", fmt.Sprintf("%d, at most 100", len(g.Seen)))
+	c.atMost("machines_seen", len(g.Seen), MaxSeen)
 	for i, s := range g.Seen {
+		if c.err != nil {
+			break
+		}
 		field := fmt.Sprintf("machines_seen[%d]", i)
 		c.id(field+".machine", s.Machine)
 		c.that(s.RSSI >= -127 && s.RSSI <= 20, field+".rssi_dbm", fmt.Sprintf("%d: want -127 to 20", s.RSSI))
@@ -163,11 +196,20 @@ func (r *RouteOnline) Validate() error {
 	c := checker{message: NameRouteOnline}
 	c.time("as_of", r.AsOf)
 	c.id("route", r.Route)
-	c.that(min(r.Online, r.Min, r.Max, r.Known, r.Expected, r.Threshold, r.SampleSize) >= 0, "online", "no count may be negative")
+	c.count("online", r.Online)
+	c.count("min", r.Min)
+	c.count("max", r.Max)
+	c.count("known", r.Known)
+	c.count("expected", r.Expected)
+	c.count("threshold", r.Threshold)
+	c.count("sample_size", r.SampleSize)
 	c.that(r.Min <= r.Max, "min", "is greater than max")
 	oneOf(&c, "source", r.Source, "hand", "timetable", "history", "none")
-	c.that(len(r.Missing) <= 100, "missing", fmt.Sprintf("%d machines, at most 100", len(r.Missing)))
+	c.atMost("missing", len(r.Missing), MaxMissing)
 	for i, m := range r.Missing {
+		if c.err != nil {
+			break
+		}
 		c.id(fmt.Sprintf("missing[%d]", i), m)
 	}
 	return c.err
@@ -183,8 +225,8 @@ func (r *Recovery) Validate() error {
 	oneOf(&c, "state", r.State, RecoveryWaiting, RecoveryScanning, RecoveryConnecting, RecoveryReading, RecoverySending, RecoveryComplete, RecoveryFailed)
 	c.that(r.Read <= r.Total, "read", "is greater than total")
 	c.that(r.Receipted <= r.Total, "receipted", "is greater than total")
-	c.that(r.PerSecond >= 0, "records_per_s", "is negative")
-	c.that(r.Attempts >= 0, "attempts", "is negative")
+	c.that(r.PerSecond >= 0 && r.PerSecond <= 1e9, "records_per_s", "is outside 0 to 1e9")
+	c.count("attempts", r.Attempts)
 	c.text("last_error", r.LastError, 0, 500)
 	c.text("next_step", r.NextAction, 0, 500)
 	return c.err
@@ -199,7 +241,9 @@ func (t *Transaction) Validate() error {
 	c.time("event_time", t.EventTime)
 	c.text("tz", t.TZ, 1, 64)
 	_, err := time.Parse(time.DateOnly, t.ServiceDate)
-	c.that(err == nil, "service_date", fmt.Sprintf("%q: want YYYY-MM-DD", t.ServiceDate))
+	if err != nil {
+		c.that(false, "service_date", fmt.Sprintf("%.32q: want YYYY-MM-DD", t.ServiceDate))
+	}
 	c.currency("currency", t.Currency)
 	c.text("fare_action", t.FareAction, 1, 64)
 	c.text("media", t.Media, 1, 64)
@@ -208,8 +252,7 @@ func (t *Transaction) Validate() error {
 	c.optionalID("route_id", t.Route)
 	c.optionalID("trip_id", t.Trip)
 	c.optionalID("stop_id", t.Stop)
-	_, err = base64.StdEncoding.DecodeString(t.Evidence)
-	c.that(err == nil, "evidence", "is not base64")
+	c.base64("evidence", t.Evidence)
 	c.hash("prev", t.Prev)
 	c.hash("mac", t.MAC)
 	return c.err
@@ -220,32 +263,42 @@ func (r *Receipt) Validate() error {
 	c := checker{message: NameReceipt}
 	c.id("machine", r.Machine)
 	c.time("as_of", r.AsOf)
-	c.that(len(r.Epochs) <= 8, "epochs", fmt.Sprintf("%d, at most 8", len(r.Epochs)))
+	c.atMost("epochs", len(r.Epochs), MaxEpochs)
 	for i, e := range r.Epochs {
-		field := fmt.Sprintf("epochs[%d]", i)
-		c.that(i == 0 || e.Epoch < r.Epochs[i-1].Epoch, field, "is not older than the one before it")
-		c.that(e.Epoch > 0, field+".epoch", "is 0")
-		c.that(e.CompleteTo <= e.Highest, field+".complete_to", "is greater than highest")
-		c.that(len(e.Gaps) <= MaxGaps, field+".gaps", fmt.Sprintf("%d, at most %d", len(e.Gaps), MaxGaps))
-		below := uint64(e.CompleteTo)
-		for _, g := range e.Gaps {
-			c.that(uint64(g[0]) > below && g[1] >= g[0] && g[1] < e.Highest, field+".gaps", "are not in order between complete_to and highest")
-			below = uint64(g[1]) + 1 // two gaps have a record between them
+		if c.err != nil {
+			break
 		}
-		c.that((len(e.Gaps) == 0) == (e.CompleteTo == e.Highest) && (len(e.Gaps) == 0 || e.Gaps[0][0] == e.CompleteTo+1), field+".gaps", "do not begin after complete_to")
-		c.hash(field+".mac", e.MAC)
+		field := fmt.Sprintf("epochs[%d]", i)
+		c.that(i == 0 || e.Epoch < r.Epochs[i-1].Epoch, field+".epoch", "is not older than the one before it")
+		e.check(&c, field)
 	}
 	return c.err
 }
 
+// check holds the gaps against complete_to and highest: they must tell one story, because a
+// machine deletes on its word.
+func (e *EpochReceipt) check(c *checker, field string) {
+	c.that(e.Epoch > 0, field+".epoch", "is 0")
+	c.that(e.CompleteTo <= e.Highest, field+".complete_to", "is greater than highest")
+	c.atMost(field+".gaps", len(e.Gaps), MaxGaps)
+	next := uint64(e.CompleteTo) + 1 // the first gap begins here, later ones after a record
+	for i, g := range e.Gaps {
+		c.that(i > 0 || uint64(g[0]) == next, field+".gaps", "do not begin right after complete_to")
+		c.that(uint64(g[0]) >= next && g[1] >= g[0] && g[1] < e.Highest, field+".gaps", "are not apart and in order between complete_to and highest")
+		next = uint64(g[1]) + 2
+	}
+	c.that(len(e.Gaps) > 0 || e.CompleteTo == e.Highest, field+".gaps", "are missing between complete_to and highest")
+	c.hash(field+".mac", e.MAC)
+}
+
 func (e *CloudEvent[T]) validate(c *checker) {
-	c.that(e.SpecVersion == "1.0", "specversion", fmt.Sprintf("%q: want 1.0", e.SpecVersion))
+	c.that(e.SpecVersion == "1.0", "specversion", fmt.Sprintf("%.32q: want 1.0", e.SpecVersion))
 	c.text("id", e.ID, 1, 128)
 	c.text("source", e.Source, 1, 256)
 	c.text("type", e.Type, 1, 128)
 	c.text("subject", e.Subject, 0, 256)
 	c.time("time", e.Time)
-	c.that(e.DataContentType == "application/json", "datacontenttype", fmt.Sprintf("%q: want application/json", e.DataContentType))
+	c.that(e.DataContentType == "application/json", "datacontenttype", fmt.Sprintf("%.32q: want application/json", e.DataContentType))
 }
 
 // Validate implements Message for the payloads that are CloudEvents.
@@ -270,35 +323,42 @@ func (e *CloudEvent[T]) Validate() error {
 	return c.err
 }
 
-func (c *checker) fault(id, kind, title, reason, next string, s Severity, cond FaultCondition) {
+func (c *checker) fault(id, kind, reason string, s Severity, cond FaultCondition) {
 	c.id("data.fault", id)
 	c.text("data.kind", kind, 1, 64)
 	oneOf(c, "data.severity", s, Info, Minor, Major, Critical)
-	c.text("data.title", title, 1, 200)
 	oneOf(c, "data.condition", cond, Suspected, Open, Recovering, Recovered, Closed, Abandoned)
 	c.text("data.reason", reason, 0, 500)
-	c.text("data.next_step", next, 0, 500)
 }
 
 func (m *MachineFault) check(c *checker) {
-	c.fault(m.Fault, m.Kind, m.Title, m.Reason, m.NextStep, m.Severity, m.Condition)
+	c.fault(m.Fault, m.Kind, m.Reason, m.Severity, m.Condition)
+	c.text("data.title", m.Title, 1, 200)
+	c.text("data.next_step", m.NextStep, 0, 500)
 	c.id("data.machine", m.Machine)
 	c.id("data.vehicle", m.Vehicle)
 	c.optionalID("data.route", m.Route)
 	c.time("data.opened_at", m.OpenedAt)
 	c.time("data.as_of", m.AsOf)
+	if m.LastHeartbeat != nil {
+		c.time("data.last_heartbeat", *m.LastHeartbeat)
+	}
 }
 
 func (r *RouteFault) check(c *checker) {
-	c.fault(r.Fault, r.Kind, r.Title, r.Reason, r.NextStep, r.Severity, r.Condition)
+	c.fault(r.Fault, r.Kind, r.Reason, r.Severity, r.Condition)
+	c.text("data.title", r.Title, 1, 200)
+	c.text("data.next_step", r.NextStep, 0, 500)
 	c.id("data.route", r.Route)
 	c.time("data.opened_at", r.OpenedAt)
 	c.time("data.as_of", r.AsOf)
-	c.that(min(r.Online, r.Expected, r.Threshold) >= 0, "data.online", "no count may be negative")
+	c.count("data.online", r.Online)
+	c.count("data.expected", r.Expected)
+	c.count("data.threshold", r.Threshold)
 }
 
 func (f *FaultEvent) check(c *checker) {
-	c.fault(f.Fault, f.Kind, f.Change, f.Reason, "", f.Severity, f.Condition)
+	c.fault(f.Fault, f.Kind, f.Reason, f.Severity, f.Condition)
 	oneOf(c, "data.change", f.Change, "opened", "updated", "recovered", "reopened", "closed", "acknowledged", "shelved", "abandoned")
 	oneOf(c, "data.attention", f.Attention, Unseen, Acknowledged, Assigned, Shelved)
 	c.optionalID("data.route", f.Route)
@@ -339,5 +399,6 @@ func (r *CommandResult) Validate() error {
 	c.time("as_of", r.AsOf)
 	oneOf(&c, "state", r.State, CommandWaiting, CommandRunning, CommandFinished, CommandFailed)
 	c.text("text", r.Text, 0, 500)
+	c.that(len(r.Detail) == 0 || json.Valid(r.Detail) && utf8.Valid(r.Detail), "detail", "is not JSON")
 	return c.err
 }

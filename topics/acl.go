@@ -10,7 +10,19 @@ import (
 type Identity struct {
 	Role   Role
 	Name   string   // the machine's or vehicle's id for those roles, else the user's name
-	Grants []string // filters that a third party may read beyond its role, from the root on
+	Grants []string // filters that a third party may read beyond its role, with the root or without
+}
+
+// owns reports whether an address is below the id of a machine or gateway. For other roles it
+// always is. An identity without a name owns nothing.
+func (id Identity) owns(a *Address) bool {
+	switch id.Role {
+	case RoleMachine:
+		return id.Name != "" && a.Machine == id.Name
+	case RoleGateway:
+		return id.Name != "" && a.Vehicle == id.Name
+	}
+	return true
 }
 
 // MayWrite returns nil if the identity may publish on topic; else why not, in one sentence.
@@ -19,23 +31,28 @@ func (t Tree) MayWrite(id Identity, topic string) error {
 	if err != nil {
 		return err
 	}
-	spec, _ := Lookup(a.Kind)
-	if !slices.Contains(spec.Writers, id.Role) {
+	if r := t.row(a.Kind); !slices.Contains(r.Writers, id.Role) {
 		return fmt.Errorf("topic %q: role %s may not write %s", topic, id.Role, a.Kind)
 	}
-	if id.Role == RoleMachine && a.Machine != id.Name {
-		return fmt.Errorf("topic %q: machine %q may write only its own", topic, id.Name)
-	}
-	if id.Role == RoleGateway && a.Vehicle != id.Name {
-		return fmt.Errorf("topic %q: the gateway of vehicle %q may write only its own", topic, id.Name)
+	if !id.owns(&a) {
+		return fmt.Errorf("topic %q: the %s %q may write only below its own id", topic, id.Role, id.Name)
 	}
 	return nil
 }
 
 // MayRead returns nil if everything that filter can match may be read by the identity;
-// else why not.
+// else why not. A topic is a filter that matches itself.
 func (t Tree) MayRead(id Identity, filter string) error {
-	if err := validFilter(filter); err != nil {
+	if t.rows == nil {
+		return fmt.Errorf("filter %q: the tree was not made by New", filter)
+	}
+	// The broker asks again for every delivery, then with a topic: the common case is quick.
+	if a, err := t.Parse(filter); err == nil {
+		if r := t.row(a.Kind); slices.Contains(r.Readers, id.Role) && (id.owns(&a) || a.Kind == Fleet) {
+			return nil
+		}
+	}
+	if err := CheckFilter(filter); err != nil {
 		return err
 	}
 	for _, granted := range t.readable(id) {
@@ -46,23 +63,29 @@ func (t Tree) MayRead(id Identity, filter string) error {
 	return fmt.Errorf("filter %q: role %s may not read all that it matches", filter, id.Role)
 }
 
-// readable lists the filters of what an identity may read.
+// readable lists filters that together match what an identity may read.
 func (t Tree) readable(id Identity) []string {
 	var filters []string
 	switch id.Role {
 	case RoleFleet, RoleOperator, RoleViewer:
-		filters = append(filters, t.root+"#")
+		return []string{t.root + "#"}
 	case RoleThirdParty:
-		filters = append(filters, t.root+"route/#", t.root+"event/#")
+		filters = append(filters, t.root+"route/#", t.root+"meta/#")
 		for _, g := range id.Grants {
-			filters = append(filters, t.root+strings.TrimPrefix(g, t.root))
+			if CheckFilter(g) == nil { // else it would cover more than it seems to
+				filters = append(filters, t.root+strings.TrimPrefix(g, t.root))
+			}
+		}
+	case RoleMachine, RoleGateway:
+		if id.Name == "" {
+			return nil // an empty id would match any
 		}
 	}
-	for _, spec := range Specs() {
-		if !slices.Contains(spec.Readers, id.Role) {
+	for _, r := range *t.rows {
+		if !slices.Contains(r.Readers, id.Role) {
 			continue
 		}
-		a := Address{Kind: spec.Kind}
+		a := Address{Kind: r.Kind}
 		if id.Role == RoleGateway {
 			a.Vehicle = id.Name
 		}
@@ -70,14 +93,20 @@ func (t Tree) readable(id Identity) []string {
 			a.Machine = id.Name
 		}
 		if f, err := t.Filter(a); err == nil {
-			// New levels come at the end only, so what lies below is covered, too.
+			// New levels come at the end only, so what lies below is covered, too; and where
+			// all of the last levels may be read, "#" may stand for them.
+			for strings.HasSuffix(f, "/+") {
+				f = strings.TrimSuffix(f, "/+")
+			}
 			filters = append(filters, f+"/#")
 		}
 	}
 	return filters
 }
 
-func validFilter(filter string) error {
+// CheckFilter checks a subscription filter by the rules of MQTT 3.1.1, section 4.7, and the bounds
+// of the tree. Grants that it refuses grant nothing, so whoever reads them from a file asks it first.
+func CheckFilter(filter string) error {
 	if filter == "" || len(filter) > MaxTopic {
 		return fmt.Errorf("filter of %d bytes: want 1 to %d", len(filter), MaxTopic)
 	}
@@ -90,17 +119,15 @@ func validFilter(filter string) error {
 	return nil
 }
 
-// covers reports whether every topic that inner matches is matched by outer.
+// covers reports whether every topic that inner matches is matched by outer, both of them filters
+// below the root of a tree, so that no topic begins with $.
 func covers(outer, inner string) bool {
 	o, i := strings.Split(outer, "/"), strings.Split(inner, "/")
 	for n, level := range o {
 		if level == "#" {
-			return true // matches the level above as well, see MQTT 4.7.1.2
+			return true // matches the level above as well, see MQTT 3.1.1, 4.7.1.2
 		}
-		if n >= len(i) {
-			return len(o) == n+1 && level == "#"
-		}
-		if i[n] == "#" || level != "+" && level != i[n] {
+		if n >= len(i) || i[n] == "#" || level != "+" && level != i[n] {
 			return false
 		}
 	}

@@ -76,7 +76,10 @@ func decodeID(level, enc string) (string, error) {
 		}
 	}
 	id := string(b)
-	return id, checkID(level, id)
+	if err := checkID(level, id); err != nil {
+		return "", err
+	}
+	return id, nil
 }
 
 func isPlain(s string) bool {

@@ -13,10 +13,26 @@ const (
 	MaxTopic  = 256 // bytes of a topic
 )
 
-// Tree is the topic tree of one operator.
+// Tree is the topic tree of one operator. It is a small value, safe for concurrent use; only
+// New makes a good one.
 type Tree struct {
 	operator string
 	root     string // farebeat/v1/{operator}/
+	rows     *[]row // the table, made once: the broker asks for every message
+}
+
+// row is a row of the topic table with its pattern cut into levels.
+type row struct {
+	Spec
+	levels []string
+}
+
+func rowsOf(specs []Spec) *[]row {
+	rows := make([]row, len(specs))
+	for i, s := range specs {
+		rows[i] = row{s, strings.Split(s.Pattern, "/")}
+	}
+	return &rows
 }
 
 // New makes the tree of an operator. The error names what is wrong with the name.
@@ -25,7 +41,11 @@ func New(operator string) (Tree, error) {
 	if err != nil {
 		return Tree{}, fmt.Errorf("topic tree: %w", err)
 	}
-	return Tree{operator: operator, root: "farebeat/v1/" + enc + "/"}, nil
+	t := Tree{operator: operator, root: "farebeat/v1/" + enc + "/", rows: rowsOf(Specs())}
+	if len(t.root) > MaxTopic/2 {
+		return Tree{}, fmt.Errorf("topic tree: operator %q: %d bytes when percent-encoded leave no room for the topics; take a shorter name", operator, len(enc))
+	}
+	return t, nil
 }
 
 // Root is the prefix of every topic, with its slash.
@@ -38,26 +58,40 @@ func (t Tree) Operator() string { return t.operator }
 type BatchID struct{ Epoch, First, Last uint32 }
 
 // String is {epoch}-{first}-{last}.
-func (b BatchID) String() string { return fmt.Sprintf("%d-%d-%d", b.Epoch, b.First, b.Last) }
+func (b BatchID) String() string {
+	var room [32]byte
+	s := strconv.AppendUint(room[:0], uint64(b.Epoch), 10)
+	s = strconv.AppendUint(append(s, '-'), uint64(b.First), 10)
+	return string(strconv.AppendUint(append(s, '-'), uint64(b.Last), 10))
+}
+
+func (b BatchID) check() error {
+	switch {
+	case b.Epoch == 0 || b.First == 0 || b.Last == 0:
+		return fmt.Errorf("batch %q: want epoch-first-last, each from 1 to 4294967295", b)
+	case b.Last < b.First:
+		return fmt.Errorf("batch %q: ends before it begins", b)
+	}
+	return nil
+}
 
 // ParseBatchID reads what String writes, and nothing else.
 func ParseBatchID(s string) (BatchID, error) {
-	parts := strings.Split(s, "-")
 	var n [3]uint32
-	if len(parts) != 3 {
-		return BatchID{}, fmt.Errorf("batch %q: want epoch-first-last", s)
-	}
-	for i, p := range parts {
-		v, err := strconv.ParseUint(p, 10, 32)
-		if err != nil || v == 0 || p[0] == '0' || p[0] == '+' {
+	rest := s
+	for i := range n {
+		part, after, more := strings.Cut(rest, "-")
+		v, err := strconv.ParseUint(part, 10, 32)
+		if err != nil || part[0] < '1' || part[0] > '9' || more != (i < 2) {
 			return BatchID{}, fmt.Errorf("batch %q: want epoch-first-last, each from 1 to 4294967295", s)
 		}
-		n[i] = uint32(v)
+		n[i], rest = uint32(v), after
 	}
-	if n[2] < n[1] {
-		return BatchID{}, fmt.Errorf("batch %q: ends before it begins", s)
+	b := BatchID{n[0], n[1], n[2]}
+	if err := b.check(); err != nil {
+		return BatchID{}, err
 	}
-	return BatchID{n[0], n[1], n[2]}, nil
+	return b, nil
 }
 
 // Address is a topic with its identifiers decoded. Only those of its Kind are set.
@@ -74,7 +108,7 @@ type Address struct {
 	Batch     BatchID
 }
 
-// id returns the field that a level of a pattern names.
+// id returns the field that a level of a pattern names; nil for one that is no identifier.
 func (a *Address) id(level string) *string {
 	switch level {
 	case "{machine}":
@@ -97,7 +131,28 @@ func (a *Address) id(level string) *string {
 	return nil
 }
 
-// Lookup returns the row of a kind.
+// Spec returns the row of a kind; it is zero and false for a kind that is not in the tree.
+func (t Tree) Spec(k Kind) (Spec, bool) {
+	if r := t.row(k); r != nil {
+		return r.Spec, true
+	}
+	return Spec{}, false
+}
+
+func (t Tree) row(k Kind) *row {
+	if t.rows == nil {
+		return nil
+	}
+	for i := range *t.rows {
+		if r := &(*t.rows)[i]; r.Kind == k {
+			return r
+		}
+	}
+	return nil
+}
+
+// Lookup returns the row of a kind where no tree is at hand. It makes the table anew; what is
+// asked for every message asks Tree.Spec.
 func Lookup(k Kind) (Spec, bool) {
 	for _, s := range Specs() {
 		if s.Kind == k {
@@ -116,43 +171,47 @@ func (t Tree) Build(a Address) (string, error) { return t.build(a, false) }
 func (t Tree) Filter(a Address) (string, error) { return t.build(a, true) }
 
 func (t Tree) build(a Address, filter bool) (string, error) {
-	spec, ok := Lookup(a.Kind)
-	if !ok {
-		return "", fmt.Errorf("build topic: kind %q is not in the tree", a.Kind)
-	}
-	if t.root == "" {
+	if t.rows == nil {
 		return "", fmt.Errorf("build topic %s: the tree was not made by New", a.Kind)
 	}
-	levels := strings.Split(spec.Pattern, "/")
-	for i, level := range levels {
-		if level == "{batch}" {
-			levels[i] = a.Batch.String()
-			if a.Batch == (BatchID{}) && filter {
-				levels[i] = "+"
-			} else if _, err := ParseBatchID(levels[i]); err != nil {
-				return "", fmt.Errorf("build topic %s: %w", a.Kind, err)
-			}
-			continue
+	r := t.row(a.Kind)
+	if r == nil {
+		return "", fmt.Errorf("build topic: kind %q is not in the tree", a.Kind)
+	}
+	b := make([]byte, 0, MaxTopic)
+	b = append(b, t.root...)
+	for i, level := range r.levels {
+		if i > 0 {
+			b = append(b, '/')
 		}
-		id := a.id(level)
-		if id == nil {
-			continue
-		}
-		if *id == "" && filter {
-			levels[i] = "+"
-			continue
-		}
-		enc, err := encodeID(strings.Trim(level, "{}"), *id)
-		if err != nil {
+		var err error
+		if b, err = a.append(b, level, filter); err != nil {
 			return "", fmt.Errorf("build topic %s: %w", a.Kind, err)
 		}
-		levels[i] = enc
 	}
-	topic := t.root + strings.Join(levels, "/")
-	if len(topic) > MaxTopic {
-		return "", fmt.Errorf("build topic %s: %d bytes, at most %d", a.Kind, len(topic), MaxTopic)
+	if len(b) > MaxTopic {
+		return "", fmt.Errorf("build topic %s: %q...: %d bytes, at most %d", a.Kind, b[:MaxTopic], len(b), MaxTopic)
 	}
-	return topic, nil
+	return string(b), nil
+}
+
+// append writes one level of a pattern.
+func (a *Address) append(b []byte, level string, filter bool) ([]byte, error) {
+	if level[0] != '{' {
+		return append(b, level...), nil
+	}
+	if level == "{batch}" {
+		if a.Batch == (BatchID{}) && filter {
+			return append(b, '+'), nil
+		}
+		return append(b, a.Batch.String()...), a.Batch.check()
+	}
+	id := *a.id(level)
+	if id == "" && filter {
+		return append(b, '+'), nil
+	}
+	enc, err := encodeID(level[1:len(level)-1], id)
+	return append(b, enc...), err
 }
 
 // Parse reads a topic of this operator. The error says why it is not one.
@@ -164,14 +223,18 @@ func (t Tree) Parse(topic string) (Address, error) {
 	if !ok || t.root == "" {
 		return Address{}, fmt.Errorf("topic %q: does not begin with %s", topic, t.root)
 	}
-	levels := strings.Split(rest, "/")
-	for _, spec := range Specs() {
-		pattern := strings.Split(spec.Pattern, "/")
-		if !sameShape(pattern, levels) {
+	if strings.Count(rest, "/") >= MaxLevels {
+		return Address{}, fmt.Errorf("topic %q: more than %d levels", topic, MaxLevels)
+	}
+	var room [MaxLevels]string
+	levels := split(room[:0], rest)
+	for i := range *t.rows {
+		r := &(*t.rows)[i]
+		if !sameShape(r.levels, levels) {
 			continue
 		}
-		a := Address{Kind: spec.Kind}
-		for i, level := range pattern {
+		a := Address{Kind: r.Kind}
+		for i, level := range r.levels {
 			if err := a.set(level, levels[i]); err != nil {
 				return Address{}, fmt.Errorf("topic %q: %w", topic, err)
 			}
@@ -179,6 +242,18 @@ func (t Tree) Parse(topic string) (Address, error) {
 		return a, nil
 	}
 	return Address{}, fmt.Errorf("topic %q: not in the tree", topic)
+}
+
+// split cuts a topic into its levels without allocating.
+func split(levels []string, topic string) []string {
+	for {
+		level, rest, more := strings.Cut(topic, "/")
+		levels = append(levels, level)
+		if !more {
+			return levels
+		}
+		topic = rest
+	}
 }
 
 func sameShape(pattern, levels []string) bool {
@@ -193,18 +268,15 @@ func sameShape(pattern, levels []string) bool {
 	return true
 }
 
-func (a *Address) set(level, value string) error {
-	if level == "{batch}" {
-		b, err := ParseBatchID(value)
-		a.Batch = b
-		return err
+// set reads one level of a pattern.
+func (a *Address) set(level, value string) (err error) {
+	switch {
+	case level[0] != '{':
+	case level == "{batch}":
+		a.Batch, err = ParseBatchID(value)
+	default:
+		*a.id(level), err = decodeID(level[1:len(level)-1], value)
 	}
-	id := a.id(level)
-	if id == nil {
-		return nil
-	}
-	dec, err := decodeID(strings.Trim(level, "{}"), value)
-	*id = dec
 	return err
 }
 

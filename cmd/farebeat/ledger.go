@@ -239,3 +239,6 @@ columns for what TIDES lacks; jsonl has every record exactly as the machine made
 	cmd.Flags().StringVar(&path, "out", "", "file; standard output without it")
 	return cmd
 }
+
+// emptyFilter selects the whole ledger.
+func emptyFilter() ledger.Filter { return ledger.Filter{} }

@@ -78,7 +78,7 @@ configuration or input file, 3 a check found a difference.`,
 		return usageError(fmt.Errorf("%w: see %q", err, cmd.CommandPath()+" --help"))
 	})
 	root.AddCommand(
-		newVersionCmd(), newServeCmd(), newExpectCmd(), newCountsCmd(), newFaultsCmd(), newReportCmd(), newLedgerCmd(),
+		newVersionCmd(), newDemoCmd(), newServeCmd(), newExpectCmd(), newCountsCmd(), newFaultsCmd(), newReportCmd(), newLedgerCmd(),
 		newCollectCmd(), newReplayCmd(), newConfigCmd(), newUsersCmd(),
 	)
 	wrapArgs(root)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/edge/machine/journal"
+	"github.com/farebeat/farebeat/edge/ors"
 	"github.com/farebeat/farebeat/schemas"
 )
 
@@ -86,8 +87,8 @@ type Machine struct {
 	seq      uint64
 	skew     time.Duration
 	clockGen uint8
-	fault    string // found at run time; damage is asked of the journal
-	notice   *Notice
+	fault    string      // found at run time; damage is asked of the journal
+	notice   *ors.Notice // standing
 	counters Counters
 }
 

@@ -257,6 +257,12 @@ func (o *Outbox) quarantine(ctx context.Context, tx *sql.Tx, machine string, r R
 
 // Held returns which records of a machine are here, by epoch, sealed or not.
 func (o *Outbox) Held(ctx context.Context, machine string) (map[uint32]Intervals, error) {
+	o.mu.Lock()
+	cached := o.views[machine]
+	o.mu.Unlock()
+	if cached != nil {
+		return maps.Clone(cached.held), nil
+	}
 	held := map[uint32]Intervals{}
 	err := o.write(ctx, "list records of machine "+machine, machine, func(tx *sql.Tx) error {
 		v, err := o.view(ctx, tx, machine)

@@ -88,7 +88,7 @@ func Load(path string) (*Master, error) {
 		}
 		return nil, fmt.Errorf("read master key: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("read master key: %w", err)

@@ -3,10 +3,13 @@ package ledger
 import (
 	"math"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
+
+func at() time.Time { return time.Date(2018, 6, 12, 5, 0, 0, 0, time.UTC) }
 
 // model is a set of numbers from 1 to 64, the plain way.
 type model map[uint32]bool

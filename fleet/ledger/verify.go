@@ -50,8 +50,8 @@ type Progress struct {
 
 // Verify proves the ledger anew from the records' bytes: form and MAC of every record, every
 // link of every chain, and that spans and day sums say exactly what the records say. Each
-// machine is read in one snapshot; taking in goes on meanwhile. progress (nil for none) is called after each
-// machine. The error is about reading; what is wrong is in the Proof.
+// machine is read in one snapshot; taking in goes on meanwhile. Of f only Machine selects: a chain
+// has no days. progress (nil for none) is called after each machine. The error is about reading; what is wrong is in the Proof.
 func (l *Ledger) Verify(ctx context.Context, f Filter, progress func(Progress)) (Proof, error) {
 	totals, err := l.Totals(ctx, Filter{Machine: f.Machine})
 	if err != nil {

@@ -27,7 +27,7 @@ func (s *Store) Backup(ctx context.Context, dest string) (err error) {
 	}
 	temp := f.Name()
 	defer func() { err = errors.Join(err, removeIfThere(temp)) }()
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if err := s.copyTo(ctx, temp); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func checkCopy(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	return quickCheck(ctx, &querier{ctx: ctx, prepare: db.PrepareContext, stmts: nil})
 }
 
@@ -88,12 +88,12 @@ func quickCheck(ctx context.Context, q *querier) error {
 	if err != nil {
 		return err
 	}
-	defer stmt.Close()
+	defer func() { _ = stmt.Close() }()
 	rows, err := stmt.QueryContext(ctx)
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	var found []string
 	for rows.Next() {
 		var line string

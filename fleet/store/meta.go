@@ -46,12 +46,19 @@ func (s *Store) Meta(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read state %s: %w", name, err)
 	}
+	if value == nil { // the driver's empty value
+		value = []byte{}
+	}
 	return value, nil
 }
+
+// counterPrefix keeps the names of Next apart from those of SetMeta.
+const counterPrefix = "next."
 
 // Next counts under name: 1, 2, 3 ... It never gives a number twice, not after a
 // kill either.
 func (s *Store) Next(ctx context.Context, name string) (uint64, error) {
+	name = counterPrefix + name
 	var n uint64
 	err := s.update(ctx, func(t *tx) error {
 		var old []byte
@@ -62,7 +69,7 @@ func (s *Store) Next(ctx context.Context, name string) (uint64, error) {
 		if len(old) > 0 {
 			before, size := binary.Uvarint(old)
 			if size != len(old) {
-				return errors.New("what is kept under this name is no counter")
+				return errors.New("what is kept there is no counter: the file was changed by hand")
 			}
 			n = before + 1
 		}

@@ -74,7 +74,7 @@ func (q *querier) rows(query string, args []any, each func(scan func(...any) err
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		if err := each(rows.Scan); err != nil {
 			return err

@@ -64,6 +64,7 @@ type Store struct {
 	readers chan *reader // those that are free
 
 	write    *sql.DB // nil when opened for reading only
+	writer   *writer // used by run, and after it by Close
 	lock     *fileLock
 	requests chan *request
 	quit     chan struct{} // closed by Close
@@ -150,11 +151,10 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 		return err
 	}
 	s.fillReaders()
-	w, err := newWriter(context.WithoutCancel(ctx), s.write)
-	if err != nil {
+	if s.writer, err = newWriter(context.WithoutCancel(ctx), s.write); err != nil {
 		return err
 	}
-	go s.run(w)
+	go s.run()
 	return nil
 }
 
@@ -232,6 +232,10 @@ func (s *Store) shutFiles() error {
 			(<-s.readers).drop()
 		}
 		errs = append(errs, s.read.Close())
+	}
+	if s.writer != nil { // after the readers, which would keep the log in use
+		errs = append(errs, s.writer.fold())
+		s.writer.stop()
 	}
 	if s.write != nil {
 		errs = append(errs, s.write.Close())

@@ -57,13 +57,12 @@ func (s *Store) update(ctx context.Context, do func(*tx) error) error {
 }
 
 // run is the writer: it owns the only connection that writes.
-func (s *Store) run(w *writer) {
+func (s *Store) run() {
 	defer close(s.stopped)
-	defer w.stop()
 	for {
 		select {
 		case r := <-s.requests:
-			s.commit(w, s.gather(r))
+			s.commit(s.writer, s.gather(r))
 		case <-s.quit:
 			return
 		}
@@ -197,8 +196,8 @@ func (w *writer) connect() error {
 	return nil
 }
 
-// stop closes the connection. The statements and the connection hold nothing that closing
-// could lose, since every transaction has ended.
+// stop closes the connection. It holds nothing that could be lost, since every transaction
+// has ended.
 func (w *writer) stop() {
 	if w.conn == nil {
 		return
@@ -206,6 +205,19 @@ func (w *writer) stop() {
 	w.tx.release()
 	discard(w.conn)
 	w.conn = nil
+}
+
+// fold brings what stands in the log into the file and empties the log, so that the file
+// alone is whole. Where a reader of another process prevents it, the log stays and is good too.
+func (w *writer) fold() error {
+	if w.conn == nil {
+		return nil
+	}
+	if err := w.tx.exec("PRAGMA busy_timeout = 1000"); err != nil { // nobody waits for long here
+		return err
+	}
+	var busy, logged, folded int
+	return w.tx.row("PRAGMA wal_checkpoint(TRUNCATE)", nil, &busy, &logged, &folded)
 }
 
 // transact runs fn between BEGIN and COMMIT. After an error nothing of it was written.

@@ -267,6 +267,10 @@ func TestClosedAndReadOnly(t *testing.T) {
 	if err := s.Backup(context.Background(), filepath.Join(t.TempDir(), "copy")); !errors.Is(err, ErrClosed) {
 		t.Errorf("backup: %v", err)
 	}
+	left, err := filepath.Glob(s.Path() + "*")
+	if err != nil || len(left) != 2 || left[1] != s.Path()+".lock" {
+		t.Errorf("after closing there are %v, %v: the file alone must be whole", left, err)
+	}
 	r, err = Open(context.Background(), s.Path(), Options{ReadOnly: true}) // nobody writes, no log is there
 	if err != nil {
 		t.Fatal(err)

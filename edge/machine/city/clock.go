@@ -10,19 +10,19 @@ import (
 type Clock struct {
 	start time.Time
 	speed float64
-	real  func() time.Time
+	wall  func() time.Time
 
 	mu    sync.Mutex
 	begun time.Time // zero before Begin
 }
 
-// NewClock makes a clock. Real is the clock it follows, usually time.Now; speed
+// NewClock makes a clock. Wall is the clock it follows, usually time.Now; speed
 // is at least 0.001, smaller and nonsense values count as 1.
-func NewClock(start time.Time, speed float64, real func() time.Time) *Clock {
+func NewClock(start time.Time, speed float64, wall func() time.Time) *Clock {
 	if !(speed >= 0.001) {
 		speed = 1
 	}
-	return &Clock{start: start, speed: speed, real: real}
+	return &Clock{start: start, speed: speed, wall: wall}
 }
 
 // Begin lets time run. A clock that runs goes on.
@@ -30,7 +30,7 @@ func (c *Clock) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.begun.IsZero() {
-		c.begun = c.real()
+		c.begun = c.wall()
 	}
 }
 
@@ -41,7 +41,7 @@ func (c *Clock) Now() time.Time {
 	if c.begun.IsZero() {
 		return c.start
 	}
-	return c.start.Add(time.Duration(float64(c.real().Sub(c.begun)) * c.speed))
+	return c.start.Add(time.Duration(float64(c.wall().Sub(c.begun)) * c.speed))
 }
 
 // Start is where the clock began.

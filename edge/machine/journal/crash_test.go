@@ -141,7 +141,7 @@ func TestPowerFailsAtEveryOperation(t *testing.T) {
 		t.Fatalf("only %d operations: the script does not do what it should", whole.ops)
 	}
 	for at := 1; at <= whole.ops; at++ {
-		for seed := range uint64(12) {
+		for seed := range uint64(8) {
 			d := newPowerDisk()
 			d.failAt = at
 			w := newWitness()

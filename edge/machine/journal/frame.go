@@ -18,7 +18,7 @@ const (
 	maxMachine  = 255 // bytes, what the length byte can say
 )
 
-// Kind says what a record's payload is.
+// KindTransaction is the kind of a record whose payload is a transaction.
 const KindTransaction uint8 = 1
 
 // Record is one record as it lies in the journal.

@@ -150,3 +150,12 @@ func exists(fsys filesystem, name string) (bool, error) {
 	}
 	return true, nil
 }
+
+// LockDir keeps other processes out of all journals below dir, which it makes
+// where it is not there. With it, Options.NoLock is safe.
+func LockDir(dir string) (io.Closer, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return lockFile(filepath.Join(dir, "lock"))
+}

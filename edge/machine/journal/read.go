@@ -50,7 +50,7 @@ func (j *Journal) readRun(run []entry) ([]Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	out := make([]Record, 0, len(run))
 	for _, e := range run {
 		b := make([]byte, e.size)

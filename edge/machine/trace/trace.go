@@ -92,7 +92,7 @@ func ReadFile(path string) (*Trace, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read trace: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return Read(f, filepath.Base(path))
 }
 

