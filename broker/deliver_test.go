@@ -257,7 +257,7 @@ func TestRetainedDoNotExpire(t *testing.T) {
 			Properties: packets.Properties{MessageExpiryInterval: 1, ContentType: "application/json"},
 		}
 		g.send(pk)
-		time.Sleep(48 * time.Hour)
+		time.Sleep(10 * time.Second) // Mochi looks every second
 		r := dial(t, b, viewerID, connect{id: "r", version: 5})
 		r.subscribe(1, root+"vehicle/#")
 		got := r.next()
@@ -284,21 +284,6 @@ func TestClear(t *testing.T) {
 		if got := late.ping(); len(got) != 0 || b.Stats().Retained != 0 {
 			t.Errorf("kept: %v", got)
 		}
-	})
-}
-
-// The longest keep-alive is not reckoned modulo 65,536.
-func TestLongKeepAlive(t *testing.T) {
-	var tap notes
-	inBubble(t, broker.Options{Tap: &tap}, func(t *testing.T, b *broker.Broker) {
-		m := dial(t, b, machineID("m1"), connect{id: "m", keepAlive: 65535})
-		time.Sleep(65535 * time.Second)
-		m.ping()
-		time.Sleep(98302 * time.Second)
-		tap.want(t, "up m1")
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		tap.want(t, "up m1", "down m1: nothing came within one and a half keep-alives")
 	})
 }
 

@@ -2,8 +2,11 @@ package broker
 
 import (
 	"errors"
+	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -48,6 +51,43 @@ func FuzzMatches(f *testing.F) {
 		}
 		if got, want := matches(filter, topic), slowMatches(strings.Split(filter, "/"), strings.Split(topic, "/")); got != want {
 			t.Errorf("%q matches %q: %t, want %t", filter, topic, got, want)
+		}
+	})
+}
+
+// deadlines writes down the read deadline.
+type deadlines struct {
+	net.Conn
+	read time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
+
+// One and a half keep-alives, the longest as well: Mochi reckons modulo 65,536 s.
+func TestKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d deadlines
+		c := newConn(&d, &d, nil, nil)
+		if got := time.Until(d.read); got != connectTimeout {
+			t.Errorf("before CONNECT: %s", got)
+		}
+		time.Sleep(time.Second)
+		_ = c.SetDeadline(time.Now())
+		if got := time.Until(d.read); got != connectTimeout-time.Second {
+			t.Errorf("CONNECT was put off: %s", got)
+		}
+		for keepAlive, want := range map[time.Duration]time.Duration{
+			time.Second: 1500 * time.Millisecond, 43_691 * time.Second: 65_536_500 * time.Millisecond, 65_535 * time.Second: 98_302_500 * time.Millisecond,
+		} {
+			c.keepAlive.Store(int64(keepAlive))
+			_ = c.SetDeadline(time.Now())
+			if got := time.Until(d.read); got != want {
+				t.Errorf("keep-alive %s: deadline in %s, want %s", keepAlive, got, want)
+			}
+		}
+		c.keepAlive.Store(0)
+		if _ = c.SetDeadline(time.Now()); !d.read.IsZero() {
+			t.Errorf("no keep-alive: %s", d.read)
 		}
 	})
 }

@@ -301,9 +301,7 @@ func (a *Agent) connected() {
 }
 
 func (a *Agent) disconnected(err error) {
-	if !errors.Is(err, context.Canceled) {
-		a.log.Warn("the broker is gone; reading goes on and the outbox keeps", "err", err)
-	}
+	a.log.Debug("the broker is gone; reading goes on and the outbox keeps", "err", err)
 	a.sender.disconnected()
 	a.linked(false)
 }

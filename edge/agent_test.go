@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -551,4 +552,47 @@ func TestOptionsAreChecked(t *testing.T) {
 	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "vehicle") {
 		t.Fatalf("error %v", err)
 	}
+}
+
+// BenchmarkRecovery brings 5,000 records from a machine over the air and the disk
+// into a ledger that verifies each, in real time.
+func BenchmarkRecovery(b *testing.B) {
+	const n = 5000
+	m := newMachine("m-1")
+	m.tap(b, 3, n)
+	for b.Loop() {
+		b.StopTimer()
+		m.released = map[uint32]uint32{}
+		h := newHub(b, map[string][]byte{"m-1": m.key})
+		air := newTestAir()
+		air.put(m)
+		h.fleet(true, 1)
+		h.fault(fault("m-1", n, 0))
+		box, err := outbox.Open(b.Context(), filepath.Join(b.TempDir(), "outbox.db"), outbox.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		a, err := New(Options{Vehicle: "bus-1", Tree: h.tree, Connect: h.connect, Radio: air.radio(), Outbox: box})
+		if err != nil {
+			b.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		done := make(chan error, 1)
+		b.StartTimer()
+		go func() { done <- a.Run(ctx) }()
+		for h.held("m-1") < n {
+			time.Sleep(time.Millisecond)
+		}
+		b.StopTimer()
+		cancel()
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+		air.close([]*machine{m})
+		if err := box.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/farebeat/farebeat/schemas"
 )
 
-// visitor works the radio. One thing at a time: scanning and dialling do not mix.
+// visitor works the radio. One thing at a time: scanning and dialing do not mix.
 type visitor struct {
 	radio       ble.Radio
 	box         *outbox.Outbox

@@ -21,7 +21,7 @@ var errNotConnected = errors.New("not connected")
 // loses connections, loses acknowledgements, and keeps a ledger that sends
 // receipts. It stands here for the real ones because it is told to misbehave.
 type hub struct {
-	t    *testing.T
+	t    testing.TB
 	tree topics.Tree
 	keys map[string][]byte // by machine
 
@@ -35,6 +35,7 @@ type hub struct {
 	ledger   map[string]Records           // what the ledger holds, by machine
 	bodies   map[string]map[[2]uint32]any // record bytes, by machine
 	holding  bool                         // receipts are held back
+	relay    chan Message                 // what the fleet publishes goes here, where it is set
 	faults   []string                     // what no gateway may do
 }
 
@@ -45,7 +46,7 @@ type hubConn struct {
 	handlers map[string]Handler
 }
 
-func newHub(t *testing.T, keys map[string][]byte) *hub {
+func newHub(t testing.TB, keys map[string][]byte) *hub {
 	tree, err := topics.New("tampa")
 	if err != nil {
 		t.Fatal(err)
@@ -321,6 +322,10 @@ func (h *hub) put(to topics.Address, m schemas.Message) {
 	delete(h.retained, topic)
 	if spec, _ := topics.Lookup(to.Kind); payload != nil && spec.Retain {
 		h.retained[topic] = payload
+	}
+	if h.relay != nil {
+		spec, _ := topics.Lookup(to.Kind)
+		h.relay <- Message{Topic: topic, QoS: spec.QoS, Retain: spec.Retain, Payload: payload}
 	}
 	h.deliver(Message{Topic: topic, QoS: 1, Payload: payload})
 }

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -156,7 +155,7 @@ func FuzzParse(f *testing.F) {
 			}
 		case faultGone, cleared, schemas.Fleet:
 		default:
-			t.Fatal(fmt.Sprintf("%T is nothing that the agent knows", got))
+			t.Fatalf("%T is nothing that the agent knows", got)
 		}
 	})
 }

@@ -55,7 +55,7 @@ func newMachine(id string) *machine {
 }
 
 // tap writes n offline transactions.
-func (m *machine) tap(t *testing.T, epoch uint32, n int) {
+func (m *machine) tap(t testing.TB, epoch uint32, n int) {
 	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()

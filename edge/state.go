@@ -180,6 +180,7 @@ func (s *state) found(now time.Time, machine string) []effect {
 	if t == nil {
 		return nil
 	}
+	t.served = now
 	var out []effect
 	for _, c := range t.commands {
 		out = append(out, s.answer(now, c.ID, schemas.CommandRunning, "The gateway found the machine.", nil))
@@ -276,12 +277,17 @@ func (s *state) succeeded(now time.Time, t *task, r contactResult) []effect {
 	switch {
 	case t.home():
 		t.phase = schemas.RecoveryComplete
-		if len(t.untold()) > 0 {
-			t.due = now
+		if len(t.untold()) > 0 { // a receipt came meanwhile
+			t.due = now.Add(s.timings.backoffMin)
 		}
 	case r.refused > 0:
 		t.phase = schemas.RecoveryFailed
 		t.lastErr = fmt.Sprintf("%d records of the machine are damaged: they stay on it; have it looked at", r.refused)
+	case r.collected && len(t.missing()) > 0:
+		t.phase = schemas.RecoveryFailed
+		t.lastErr = fmt.Sprintf("%d records that the machine declared before are no longer on it", t.missing().Count())
+	case len(t.missing()) > 0:
+		t.phase = schemas.RecoveryWaiting // it was not asked for its records
 	default:
 		t.phase = schemas.RecoverySending
 	}

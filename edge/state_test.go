@@ -455,6 +455,7 @@ func TestStateKeepsItsPromises(t *testing.T) {
 				wasContact := asked != nil
 				busy = false
 				if wasContact {
+					do(found{r.machine})
 					do(contactEnded{r})
 				} else {
 					do(listened{})

@@ -33,6 +33,7 @@ type task struct {
 	avoid    Records   // records at which reports ended: read last
 	attempts int       // contacts that failed since the last good one
 	due      time.Time // when to contact it next
+	served   time.Time // when it was contacted last
 	lastErr  string
 	rate     float64 // records per second of the latest contact that read any
 	began    time.Time
@@ -64,8 +65,9 @@ func (t *task) wanted() bool {
 	return len(t.commands) > 0 || (t.fault != nil && t.fault.Collect) || t.farewell
 }
 
-// before orders tasks: a person who waits, then money at risk, then the older
-// fault, then the name, so that the order is total.
+// before orders tasks: a person who waits, then money at risk, then who was not
+// served for longest, then the older fault, then the name, so that the order is
+// total and nobody is passed over for ever.
 func (t *task) before(o *task) int {
 	waits := func(t *task) int { return min(len(t.commands), 1) }
 	opened := func(t *task) time.Time {
@@ -77,6 +79,7 @@ func (t *task) before(o *task) int {
 	return cmp.Or(
 		cmp.Compare(waits(o), waits(t)),
 		cmp.Compare(o.atRisk(), t.atRisk()),
+		t.served.Compare(o.served),
 		opened(t).Compare(opened(o)),
 		cmp.Compare(t.machine, o.machine),
 	)

@@ -92,6 +92,11 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 	if err := f.subscribe(); err != nil {
 		return nil, fmt.Errorf("fleet: %w", err)
 	}
+	contract, err := o.Tree.Build(topics.Address{Kind: topics.AsyncAPI})
+	if err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
+	}
+	f.out.set(contract, topics.AsyncAPIDocument())
 	if o.Listen {
 		f.engine.SetBlind(now, true) // until the first connection
 	}

@@ -28,16 +28,19 @@ import (
 
 // cityOptions say what a simulated city is made of.
 type cityOptions struct {
-	tree     topics.Tree
+	operator string
 	clock    *city.Clock
 	duties   []city.Duty
 	dir      string // journals and outboxes
 	zone     *time.Location
-	keys     *keys.Master
-	taps     float64 // an hour and machine
+	keys     *keys.Master                // of the machines, or key
+	key      func(machine string) []byte // 32 bytes
+	name     func(vehicle string) string // of the vehicle's machine; vehicle-1 if nil
+	taps     float64                     // an hour and machine
 	outages  []city.Outage
 	seed     uint64
 	journal  journal.Options
+	offline  bool          // no machine ever connects
 	gateways bool          // an edge agent on every vehicle
 	pace     time.Duration // how long a packet from a machine takes over the air
 	// connect is how a machine or gateway reaches the broker. cut loses the connection without a goodbye.
@@ -48,6 +51,7 @@ type cityOptions struct {
 // simulatedCity is a city, the air around each vehicle, and the gateways.
 type simulatedCity struct {
 	o      cityOptions
+	tree   topics.Tree
 	city   *city.City
 	airs   map[string]*ble.Air
 	boxes  []*outbox.Outbox
@@ -55,14 +59,21 @@ type simulatedCity struct {
 }
 
 func newSimulatedCity(ctx context.Context, o cityOptions) (c *simulatedCity, err error) {
-	c = &simulatedCity{o: o, airs: map[string]*ble.Air{}}
-	c.city, err = city.New(city.Options{
-		Clock: o.clock, Duties: o.duties, Tree: o.tree, Dir: filepath.Join(o.dir, "machines"), Zone: o.zone,
-		Key: func(id string) []byte {
+	tree, err := topics.New(o.operator)
+	if err != nil {
+		return nil, usageError(err)
+	}
+	if o.key == nil {
+		o.key = func(id string) []byte {
 			key, err := o.keys.Machine(ctx, id)
 			must(err) // a key derived in memory
 			return key[:]
-		},
+		}
+	}
+	c = &simulatedCity{o: o, tree: tree, airs: map[string]*ble.Air{}}
+	c.city, err = city.New(city.Options{
+		Clock: o.clock, Duties: o.duties, Tree: tree, Dir: filepath.Join(o.dir, "machines"), Zone: o.zone,
+		Key: o.key, Name: o.name,
 		Connect: c.uplink, Radio: c.onAir, Journal: o.journal, Layover: 30 * time.Minute,
 		TapsPerHour: o.taps, Outages: o.outages, Seed: o.seed, Firmware: "simulated", Logger: o.logger,
 	})
@@ -92,7 +103,7 @@ func (c *simulatedCity) addGateway(ctx context.Context, m *machine.Machine) erro
 	c.boxes = append(c.boxes, box)
 	so, _ := c.o.connect(topics.Identity{Role: topics.RoleGateway, Name: vehicle})
 	agent, err := edge.New(edge.Options{
-		Vehicle: vehicle, Machines: []string{m.ID()}, Tree: c.o.tree, Connect: edge.OverMQTT(vehicle, so),
+		Vehicle: vehicle, Machines: []string{m.ID()}, Tree: c.tree, Connect: edge.OverMQTT(vehicle, so),
 		Radio: c.airs[vehicle], Outbox: box, Now: c.o.clock.Now, Logger: c.o.logger,
 		Timing: edge.Timing{Recollect: time.Minute, Listen: -1},
 		Limits: edge.Limits{Tick: c.real(time.Second), Scan: 2 * time.Second, Progress: 250 * time.Millisecond, Confirm: c.real(10 * time.Second), Resend: 20 * time.Second},
@@ -137,6 +148,9 @@ func (c *simulatedCity) close() error {
 
 // uplink connects one machine to the broker.
 func (c *simulatedCity) uplink(ctx context.Context, id string) (city.Uplink, error) {
+	if c.o.offline {
+		return nil, errors.New("it is to stay offline")
+	}
 	so, cut := c.o.connect(topics.Identity{Role: topics.RoleMachine, Name: id})
 	up := make(chan struct{})
 	var once sync.Once

@@ -181,7 +181,7 @@ func newDemo(cmd *cobra.Command, o demoOptions, dir string) (*demo, error) {
 		return nil, errors.Join(err, d.store.Close())
 	}
 	d.city, err = newSimulatedCity(ctx, cityOptions{
-		tree: tree, clock: d.clock, duties: onDuty(dutiesOn(feed, date), at), dir: dir, zone: feed.Location, keys: master,
+		operator: tree.Operator(), clock: d.clock, duties: onDuty(dutiesOn(feed, date), at), dir: dir, zone: feed.Location, keys: master,
 		taps: 240, outages: demoOutages(feed, date, at, o), seed: o.seed, gateways: true, pace: time.Millisecond, logger: logger,
 		journal: journal.Options{FirstEpoch: uint32(time.Now().Unix()), NoSync: o.keep == ""},
 		connect: func(id topics.Identity) (session.Options, func()) {
@@ -317,7 +317,7 @@ func (d *demo) run(cmd *cobra.Command) error {
 	cityDone := make(chan error, 1)
 	d.began = time.Now()
 	go func() { cityDone <- d.city.run(living) }()
-	err := d.show(cmd, inner)
+	err := d.show(inner, cmd)
 	stopLiving()
 	err = errors.Join(err, <-cityDone, d.city.close())
 	stopServing()
@@ -329,7 +329,7 @@ const drainPatience = 60 * time.Second
 
 // show draws the screen until the demo is over: at --for, or at an interrupt, after which what is still
 // inside machines is brought home first.
-func (d *demo) show(cmd *cobra.Command, inner context.Context) error {
+func (d *demo) show(inner context.Context, cmd *cobra.Command) error {
 	out := cmd.OutOrStdout()
 	if d.o.asJSON {
 		out = cmd.ErrOrStderr()

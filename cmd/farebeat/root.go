@@ -78,7 +78,7 @@ configuration or input file, 3 a check found a difference.`,
 		return usageError(fmt.Errorf("%w: see %q", err, cmd.CommandPath()+" --help"))
 	})
 	root.AddCommand(
-		newVersionCmd(), newDemoCmd(), newServeCmd(), newExpectCmd(), newCountsCmd(), newFaultsCmd(), newReportCmd(), newLedgerCmd(),
+		newVersionCmd(), newDemoCmd(), newServeCmd(), newEdgeCmd(), newMachineCmd(), newSimulateCmd(), newExpectCmd(), newCountsCmd(), newFaultsCmd(), newReportCmd(), newLedgerCmd(),
 		newCollectCmd(), newReplayCmd(), newConfigCmd(), newUsersCmd(),
 	)
 	wrapArgs(root)
@@ -121,7 +121,7 @@ func wrapArgs(cmd *cobra.Command) {
 // newLogger writes for a person on a terminal and as logfmt elsewhere.
 func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: "15:04:05"}))
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: "15:04:05"}))
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }

@@ -275,11 +275,11 @@ func (c fleetCollector) Collect(ch chan<- prometheus.Metric) {
 		"heartbeats_total":         stats.Heartbeats.Load(),
 		"refused_messages_total":   stats.Refused.Load(),
 		"fault_saves_failed_total": stats.SaveFailed.Load(),
-		"ledger_records_total":     uint64(book.New),
-		"ledger_duplicates_total":  uint64(book.Duplicate),
-		"ledger_conflicts_total":   uint64(book.Conflict),
-		"ledger_forged_total":      uint64(book.Forged),
-		"ledger_malformed_total":   uint64(book.Malformed),
+		"ledger_records_total":     book.New,
+		"ledger_duplicates_total":  book.Duplicate,
+		"ledger_conflicts_total":   book.Conflict,
+		"ledger_forged_total":      book.Forged,
+		"ledger_malformed_total":   book.Malformed,
 	} {
 		help := strings.ReplaceAll(strings.TrimSuffix(name, "_total"), "_", " ") + " since the start"
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("farebeat_fleet_"+name, help, nil, nil), prometheus.CounterValue, float64(value))

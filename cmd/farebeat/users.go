@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -37,9 +39,12 @@ Roles: %v. machine and gateway need --id; third_party may have --grant.
 			secret := ""
 			if chosen {
 				line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+				if err != nil && !errors.Is(err, io.EOF) {
+					return fmt.Errorf("--password: %w", err)
+				}
 				password := strings.TrimRight(line, "\r\n")
 				if len(password) < 8 {
-					return usageError(fmt.Errorf("--password: want at least 8 characters on standard input (%v)", err))
+					return usageError(errors.New("--password: want at least 8 characters on standard input"))
 				}
 				if u.Hash, err = broker.HashPassword(password); err != nil {
 					return usageError(err)

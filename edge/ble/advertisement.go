@@ -36,6 +36,7 @@ func IDHint(machine string) [8]byte {
 // AD types, Bluetooth Assigned Numbers, section 2.3.
 const (
 	adFlags            = 0x01
+	adSomeUUID128      = 0x06
 	adAllUUID128       = 0x07
 	adManufacturerData = 0xff
 )
@@ -82,7 +83,7 @@ func ParseAdvertisement(advertising, scanResponse []byte) (Advertisement, error)
 			kind, body := data[1], data[2:n+1]
 			data = data[n+1:]
 			switch {
-			case kind == adAllUUID128 && len(body)%16 == 0:
+			case (kind == adAllUUID128 || kind == adSomeUUID128) && len(body)%16 == 0:
 				for ; len(body) > 0; body = body[16:] {
 					ours = ours || [16]byte(body[:16]) == serviceUUID()
 				}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,11 +26,13 @@ type onAir struct {
 
 // Faults spoil the links to one machine. The zero value spoils nothing.
 type Faults struct {
-	MTU      int                          // the most that the machine takes; MaxMTU if 0
-	CutAfter int                          // the link is lost after so many packets from the machine; 0: never
-	Pace     time.Duration                // each packet from the machine takes so long
-	Corrupt  func(n int, p []byte) []byte // what becomes of the nth packet from the machine; nil drops it
-	Hidden   bool                         // out of reach: neither seen nor dialled
+	MTU             int                          // the most that the machine takes, MinMTU to MaxMTU; MaxMTU if 0
+	CutAfter        int                          // the link is lost after so many packets from the machine; 0: never
+	CutAfterGateway int                          // and after so many from the gateway
+	Pace            time.Duration                // air time of each packet from the machine
+	Corrupt         func(n int, p []byte) []byte // what becomes of the nth packet from the machine; nil drops it
+	CorruptGateway  func(n int, p []byte) []byte // and of the nth from the gateway
+	Hidden          bool                         // out of reach: neither seen nor dialled
 }
 
 // airRSSI is how strong everybody on Air is, in dBm.
@@ -41,21 +44,33 @@ const advertisingInterval = 200 * time.Millisecond
 // NewAir makes an empty air.
 func NewAir() *Air { return &Air{machines: map[string]*onAir{}} }
 
-// Set puts a machine on air at an address, in place of the one that was there; nil takes it away. Its
-// links end.
+// Set puts a machine on air at an address, in place of the one that was there; nil takes it away. The
+// links of the one that was there end, and its faults are gone.
 func (a *Air) Set(address string, p Peripheral) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if old := a.machines[address]; old != nil {
-		for end := range old.links {
-			_ = end.close()
-		}
-	}
+	a.disconnect(address)
 	if p == nil {
 		delete(a.machines, address)
 		return
 	}
 	a.machines[address] = &onAir{peripheral: p, links: map[*airEnd]bool{}}
+}
+
+// Disconnect ends the links to a machine, which stays on air.
+func (a *Air) Disconnect(address string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.disconnect(address)
+}
+
+// disconnect ends the links to a machine. The lock is held.
+func (a *Air) disconnect(address string) {
+	if m := a.machines[address]; m != nil {
+		for end := range m.links {
+			_ = end.close()
+		}
+	}
 }
 
 // Spoil sets what goes wrong on links to a machine that are made from now on.
@@ -108,12 +123,7 @@ func (a *Air) inSight() []Advertisement {
 		ad.Address, ad.RSSI = addr, airRSSI
 		list = append(list, ad)
 	}
-	slices.SortFunc(list, func(x, y Advertisement) int {
-		if x.Address < y.Address {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(x, y Advertisement) int { return strings.Compare(x.Address, y.Address) })
 	return list
 }
 
@@ -132,13 +142,13 @@ func (a *Air) Dial(ctx context.Context, addr string) (Link, error) {
 		mtu = MaxMTU
 	}
 	a.wg.Go(func() {
-		_ = servePeripheral(newL2CAP(peripheral, address(addr), "gateway", mtu), m.peripheral) // the other end sees how it ends
+		_ = servePeripheral(peripheral, addr, mtu, m.peripheral) // a gateway that breaks the rules loses the link, no more
 		a.mu.Lock()
 		delete(m.links, peripheral)
 		a.mu.Unlock()
 	})
 	a.mu.Unlock()
-	l, err := newLink(ctx, newL2CAP(central, "gateway", address(addr), MinMTU), UsualMTU)
+	l, err := newLink(ctx, central, addr, UsualMTU)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
@@ -150,9 +160,11 @@ type airEnd struct {
 	in, out chan []byte
 	done    chan struct{}
 	once    *sync.Once
-	faults  Faults // of the machine's end
-	sent    int    // packets; one writer at a time, since ATT serializes
-	mu      sync.Mutex
+	turn    chan struct{} // holds one while a packet is sent; no mutex, since air time passes under it
+	sent    int           // packets
+	cut     int           // the link is lost after so many; 0: never
+	pace    time.Duration
+	spoil   func(n int, p []byte) []byte
 }
 
 // underWay is how many packets may be between two ends.
@@ -161,12 +173,14 @@ const underWay = 64
 func newAirPair(f Faults) (central, peripheral *airEnd) {
 	x, y := make(chan []byte, underWay), make(chan []byte, underWay)
 	done, once := make(chan struct{}), &sync.Once{}
-	return &airEnd{in: x, out: y, done: done, once: once}, &airEnd{in: y, out: x, done: done, once: once, faults: f}
+	central = &airEnd{in: x, out: y, done: done, once: once, turn: make(chan struct{}, 1), cut: f.CutAfterGateway, spoil: f.CorruptGateway}
+	peripheral = &airEnd{in: y, out: x, done: done, once: once, turn: make(chan struct{}, 1), cut: f.CutAfter, pace: f.Pace, spoil: f.Corrupt}
+	return central, peripheral
 }
 
 func (e *airEnd) receive() ([]byte, error) {
 	select {
-	case <-e.done:
+	case <-e.done: // first: what was under way when the link was lost does not arrive
 		return nil, io.EOF
 	default:
 	}
@@ -179,29 +193,34 @@ func (e *airEnd) receive() ([]byte, error) {
 }
 
 func (e *airEnd) send(p []byte) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	select {
+	case e.turn <- struct{}{}:
+	case <-e.done:
+		return ErrClosed
+	}
+	defer func() { <-e.turn }()
 	e.sent++
-	if e.faults.CutAfter > 0 && e.sent > e.faults.CutAfter {
+	if e.cut > 0 && e.sent > e.cut {
 		_ = e.close()
 		return ErrClosed
 	}
-	if e.faults.Pace > 0 {
+	if e.pace > 0 {
 		select {
-		case <-time.After(e.faults.Pace):
+		case <-time.After(e.pace):
 		case <-e.done:
 			return ErrClosed
 		}
 	}
-	if e.faults.Corrupt != nil {
-		if p = e.faults.Corrupt(e.sent, p); p == nil {
-			return nil
-		}
+	if e.spoil != nil {
+		p = e.spoil(e.sent, p)
 	}
 	select {
 	case <-e.done:
 		return ErrClosed
 	default:
+	}
+	if p == nil {
+		return nil // lost on air; the sender does not know
 	}
 	select {
 	case e.out <- p:

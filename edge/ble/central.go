@@ -17,6 +17,7 @@ const callTimeout = 5 * time.Second
 // link is the gateway's end: go-ble's GATT client over an l2cap.
 type link struct {
 	conn   *l2cap
+	guard  *centralGuard
 	client *gatt.Client
 	mtu    int
 	chars  map[Char]*goble.Characteristic
@@ -29,13 +30,17 @@ func uuidOf(c Char) goble.UUID {
 	return goble.UUID(u[:])
 }
 
-// newLink makes a link: MTU, then the service and its characteristics. It closes conn where it fails.
-func newLink(ctx context.Context, conn *l2cap, mtu int) (*link, error) {
+// newLink makes a link over the gateway's end of p: MTU, then the service and its characteristics. It
+// closes p where it fails.
+func newLink(ctx context.Context, p pdus, peer string, mtu int) (*link, error) {
+	g := &centralGuard{}
+	// MaxMTU is what go-ble's client reads at most; what is asked of the machine is mtu.
+	conn := newL2CAP(p, g, "gateway", address(peer), MaxMTU)
 	client, err := gatt.NewClient(conn)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("GATT client: %w", err), conn.Close())
 	}
-	l := &link{conn: conn, client: client, mtu: MinMTU, chars: map[Char]*goble.Characteristic{}}
+	l := &link{conn: conn, guard: g, client: client, mtu: MinMTU, chars: map[Char]*goble.Characteristic{}}
 	if err := l.call(ctx, "discover the service", func() error { return l.discover(mtu) }); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -44,7 +49,6 @@ func newLink(ctx context.Context, conn *l2cap, mtu int) (*link, error) {
 
 func (l *link) discover(mtu int) error {
 	if mtu > MinMTU {
-		l.conn.SetRxMTU(mtu)
 		answer, err := l.client.ExchangeMTU(mtu)
 		if err != nil {
 			return fmt.Errorf("exchange the MTU: %w", err)
@@ -63,7 +67,7 @@ func (l *link) discover(mtu int) error {
 		return err
 	}
 	for _, c := range found {
-		for _, want := range []Char{CharInfo, CharSession, CharControl, CharData, CharCredit} {
+		for _, want := range allChars() {
 			if bytes.Equal(c.UUID, uuidOf(want)) && c.ValueHandle != 0 {
 				l.chars[want] = c
 			}
@@ -100,16 +104,21 @@ func (l *link) call(ctx context.Context, what string, do func() error) error {
 	var cause error
 	select {
 	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+		if err == nil {
+			return nil
 		}
-		return nil
+		select {
+		case <-l.conn.Disconnected():
+			err = errors.Join(ErrClosed, l.conn.cause(), err)
+		default:
+		}
+		return fmt.Errorf("%s: %w", what, err)
 	case <-ctx.Done():
 		cause = ctx.Err()
 	case <-timer.C:
 		cause = fmt.Errorf("no answer within %s", callTimeout)
 	case <-l.conn.Disconnected():
-		cause = ErrClosed
+		cause = errors.Join(ErrClosed, l.conn.cause())
 	}
 	_ = l.conn.Close()
 	<-done
@@ -135,8 +144,12 @@ func (l *link) Subscribe(ctx context.Context, c Char, notify func([]byte)) error
 	if char == nil || char.CCCD == nil {
 		return fmt.Errorf("subscribe to %04x: the device does not notify on it", uint16(c))
 	}
+	l.guard.subscribe(char.CCCD.Handle, char.ValueHandle)
 	return l.call(ctx, "subscribe", func() error {
-		return l.client.Subscribe(char, false, func(b []byte) { notify(bytes.Clone(b)) })
+		return l.client.Subscribe(char, false, func(b []byte) {
+			defer l.conn.handled()
+			notify(bytes.Clone(b))
+		})
 	})
 }
 

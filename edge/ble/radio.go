@@ -26,8 +26,7 @@ const (
 	MinMTU     = 23  // every device
 	UsualMTU   = 247 // what a gateway asks for
 	MaxMTU     = 515 // the most that go-ble takes
-	attHeader  = 3   // of a notification or write command
-	MaxPending = 16  // notifications that go-ble's client queues; what is beyond is lost silently
+	MaxPending = 16  // notifications that a gateway's Bluetooth stack may hold; go-ble drops what is beyond
 )
 
 // ErrClosed says that the link is gone: out of reach, closed, or the radio ended.

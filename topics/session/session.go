@@ -74,7 +74,7 @@ func (s *Session) Run(ctx context.Context) error {
 		began := time.Now()
 		wasUp, err := s.serve(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end of ctx is how a session ends
 		}
 		if wasUp && time.Since(began) > s.o.Backoff.Max {
 			pause.Reset() // else a broker that drops us at once would be asked in a tight loop

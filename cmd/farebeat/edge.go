@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/edge"
+	"github.com/farebeat/farebeat/edge/ble"
+	"github.com/farebeat/farebeat/edge/outbox"
+	"github.com/farebeat/farebeat/topics"
+)
+
+func newEdgeCmd() *cobra.Command {
+	var flags configFlags
+	var vehicle, radio string
+	cmd := &cobra.Command{
+		Use:   "edge",
+		Short: "Run the agent on a vehicle's gateway",
+		Long: `Run the agent on a vehicle's gateway until interrupted: it waits for faults of its vehicle's
+machines, reads their stored transactions over the radio and sends them to the ledger.
+
+--radio socket:DIR reaches machines of this host (farebeat machine) through Unix sockets in a folder.
+What was read and is not yet receipted is under the folder of the key data.`,
+		Example: "  FAREBEAT_CLIENT_PASSWORD=... farebeat edge --vehicle 1216 --radio socket:/run/farebeat --set client.username=gw-1216",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := flags.load(given("edge.vehicle", vehicle, "edge.radio", radio)...)
+			if err != nil {
+				return err
+			}
+			return runEdge(cmd, c)
+		},
+	}
+	flags.register(cmd)
+	cmd.Flags().StringVar(&vehicle, "vehicle", "", "vehicle id of the gateway's vehicle")
+	cmd.Flags().StringVar(&radio, "radio", "", "how machines are reached: socket:DIR")
+	return cmd
+}
+
+// given makes key=value of the flags that were set; pairs are key, value.
+func given(pairs ...string) []string {
+	var set []string
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			set = append(set, pairs[i]+"="+pairs[i+1])
+		}
+	}
+	return set
+}
+
+// socketRadio is the radio that a configuration names.
+func socketRadio(key, radio string) (*ble.Sockets, error) {
+	dir, ok := strings.CutPrefix(radio, "socket:")
+	if !ok || dir == "" {
+		return nil, usageError(fmt.Errorf("%s %q: want socket:DIR", key, radio))
+	}
+	return ble.NewSockets(dir), nil
+}
+
+func runEdge(cmd *cobra.Command, c configs.Config) (err error) {
+	if c.Edge.Vehicle == "" {
+		return usageError(errors.New("edge.vehicle is required: give --vehicle"))
+	}
+	radio, err := socketRadio("edge.radio", c.Edge.Radio)
+	if err != nil {
+		return err
+	}
+	tree, err := topics.New(c.Operator)
+	if err != nil {
+		return usageError(err)
+	}
+	so, err := clientOptions(c.Client, "gateway-"+c.Edge.Vehicle)
+	if err != nil {
+		return err
+	}
+	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
+	so.Logger = logger
+	box, err := outbox.Open(cmd.Context(), filepath.Join(c.Data, "outbox-"+url.PathEscape(c.Edge.Vehicle)+".db"), outbox.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, box.Close()) }()
+	agent, err := edge.New(edge.Options{
+		Vehicle: c.Edge.Vehicle, Tree: tree, Connect: edge.OverMQTT(c.Edge.Vehicle, so), Radio: radio, Outbox: box, Logger: logger,
+		Timing: edge.Timing{Recollect: c.Edge.RecollectEvery},
+	})
+	if err != nil {
+		return usageError(err)
+	}
+	return agent.Run(cmd.Context())
+}

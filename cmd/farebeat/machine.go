@@ -1,0 +1,156 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/edge/machine/city"
+	"github.com/farebeat/farebeat/edge/machine/journal"
+	"github.com/farebeat/farebeat/edge/ors"
+	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/topics"
+	"github.com/farebeat/farebeat/topics/session"
+)
+
+func newMachineCmd() *cobra.Command {
+	cmd := &cobra.Command{Use: "machine", Short: "The reference payment machine"}
+	cmd.AddCommand(newMachineRunCmd(), newMachineKeyCmd())
+	return cmd
+}
+
+func newMachineRunCmd() *cobra.Command {
+	var flags configFlags
+	var id, vehicle, route, key, radio string
+	var offline bool
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run one reference payment machine",
+		Long: `Run one payment machine until interrupted: it sends heartbeats, sells simulated tickets, keeps
+what it sold without an uplink in a journal, and gives it to the vehicle's gateway over the radio.
+
+The key file holds the machine's key, see farebeat machine key. With --offline it never connects,
+so that everything it sells is stored.`,
+		Example: "  farebeat machine run --id 1216-1 --vehicle 1216 --route 36 --key-file m.key --radio socket:/run/farebeat",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := flags.load(given("machine.id", id, "machine.vehicle", vehicle, "machine.route", route, "machine.key_file", key, "machine.radio", radio)...)
+			if err != nil {
+				return err
+			}
+			return runMachine(cmd, c, offline)
+		},
+	}
+	flags.register(cmd)
+	f := cmd.Flags()
+	f.StringVar(&id, "id", "", "machine id")
+	f.StringVar(&vehicle, "vehicle", "", "vehicle that carries it")
+	f.StringVar(&route, "route", "", "GTFS route_id that it serves")
+	f.StringVar(&key, "key-file", "", "file with the machine's key")
+	f.StringVar(&radio, "radio", "", "where it is on air: socket:DIR")
+	f.BoolVar(&offline, "offline", false, "never connect to the broker")
+	return cmd
+}
+
+func newMachineKeyCmd() *cobra.Command {
+	var flags storeFlags
+	cmd := &cobra.Command{
+		Use:     "key ID",
+		Short:   "Print the key of a machine, derived from the fleet's master key",
+		Example: "  farebeat machine key 1216-1 --data farebeat-data > m.key",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := flags.config.load(given("data", flags.data)...)
+			if err != nil {
+				return err
+			}
+			master, err := keys.Load(masterKeyPath(c))
+			if err != nil {
+				return usageError(err)
+			}
+			key, err := master.Machine(cmd.Context(), args[0])
+			if err != nil {
+				return usageError(err)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), hex.EncodeToString(key[:]))
+			return err
+		},
+	}
+	flags.config.register(cmd)
+	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	return cmd
+}
+
+func readKey(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("machine.key_file: %w", err))
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(key) != 32 {
+		return nil, usageError(fmt.Errorf("machine.key_file %s: want 32 bytes as hex, as `farebeat machine key` prints", path))
+	}
+	return key, nil
+}
+
+func runMachine(cmd *cobra.Command, c configs.Config, offline bool) (err error) {
+	if c.Machine.ID == "" || c.Machine.Vehicle == "" || c.Machine.Route == "" || c.Machine.KeyFile == "" {
+		return usageError(errors.New("machine.id, machine.vehicle, machine.route and machine.key_file are required: give --id, --vehicle, --route and --key-file"))
+	}
+	key, err := readKey(c.Machine.KeyFile)
+	if err != nil {
+		return err
+	}
+	zone, err := time.LoadLocation(c.TimeZone)
+	if err != nil {
+		return usageError(err)
+	}
+	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
+	clock := city.NewClock(time.Now(), 1, time.Now)
+	sim, err := newSimulatedCity(cmd.Context(), cityOptions{
+		clock: clock, dir: c.Data, zone: zone, taps: c.Machine.TapsPerHour, seed: uint64(time.Now().UnixNano()), logger: logger,
+		operator: c.Operator, key: func(string) []byte { return key },
+		name:    func(string) string { return c.Machine.ID },
+		duties:  []city.Duty{{Vehicle: c.Machine.Vehicle, Route: c.Machine.Route, From: clock.Now(), To: clock.Now().AddDate(10, 0, 0)}},
+		offline: offline,
+		connect: func(topics.Identity) (session.Options, func()) {
+			so, optErr := clientOptions(c.Client, "machine-"+c.Machine.ID)
+			if optErr != nil {
+				logger.Error("cannot connect", "error", optErr)
+			}
+			so.Logger = logger
+			return so, func() {}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sim.close()) }()
+	if c.Machine.Radio != "" {
+		radio, err := socketRadio("machine.radio", c.Machine.Radio)
+		if err != nil {
+			return err
+		}
+		m, _ := sim.city.Machine(c.Machine.ID)
+		off, err := radio.Put(m.ID(), ors.OnAir(cmd.Context(), m))
+		if err != nil {
+			return err
+		}
+		defer off()
+	}
+	return sim.run(cmd.Context())
+}
+
+// machineJournal is how a machine's journal is kept where nobody says otherwise.
+func machineJournal(throwaway bool) journal.Options {
+	if !throwaway {
+		return journal.Options{}
+	}
+	// A thrown-away journal must not use a number again that a ledger may know.
+	return journal.Options{FirstEpoch: uint32(time.Now().Unix()), NoSync: true}
+}
