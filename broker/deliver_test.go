@@ -257,6 +257,9 @@ func TestRetainedDoNotExpire(t *testing.T) {
 			Properties: packets.Properties{MessageExpiryInterval: 1, ContentType: "application/json"},
 		}
 		g.send(pk)
+		if ack, err := g.read(); err != nil || ack.ReasonCode != 0 {
+			t.Fatalf("%v %v", ack, err)
+		}
 		time.Sleep(10 * time.Second) // Mochi looks every second
 		r := dial(t, b, viewerID, connect{id: "r", version: 5})
 		r.subscribe(1, root+"vehicle/#")

@@ -27,7 +27,9 @@ type hook struct {
 	counters counters
 	refusals refusalLog
 	closing  atomic.Bool
-	writers  sync.WaitGroup
+	// delivered tells Mochi to acknowledge a publish and to do nothing else: once, for it is 24 bytes in an interface.
+	delivered error
+	writers   sync.WaitGroup
 
 	sessions sync.Map // id to *session
 	attach   sync.Mutex
@@ -46,7 +48,7 @@ type counters struct {
 }
 
 func newHook(b *Broker) *hook {
-	return &hook{b: b, retained: newRetained(), refusals: refusalLog{last: map[string]time.Time{}}}
+	return &hook{b: b, delivered: packets.CodeSuccessIgnore, retained: newRetained(), refusals: refusalLog{last: map[string]time.Time{}}}
 }
 
 // ID implements mqtt.Hook.
@@ -175,30 +177,38 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
 	h.counters.published.Add(1)
+	if machine, ok := h.b.o.Tree.HeartbeatMachine(pk.TopicName); ok {
+		if pk.FixedHeader.Retain || len(pk.Payload) > maxHeartbeat {
+			return pk, h.refuseForm(c, pk, fmt.Errorf("topic %q: a heartbeat has at most %d bytes and is not retained", pk.TopicName, maxHeartbeat))
+		}
+		h.counters.heartbeats.Add(1)
+		if h.b.o.Tap != nil {
+			h.b.o.Tap.Heartbeat(machine, pk.Payload)
+		}
+		if readers := h.b.server.Topics.Subscribers(pk.TopicName).Subscriptions; len(readers) > 0 {
+			h.queue(readers, cl.ID, newMessage(pk))
+		}
+		return pk, h.delivered
+	}
+	m := newMessage(pk)
+	if err := h.checkForm(m); err != nil {
+		return pk, h.refuseForm(c, pk, err)
+	}
+	if s := h.fleet.Load(); s != nil {
+		s.wait(c)
+	}
+	h.deliver(cl.ID, m)
+	return pk, h.delivered
+}
+
+func newMessage(pk packets.Packet) *message {
 	m := &message{topic: pk.TopicName, payload: pk.Payload, qos: pk.FixedHeader.Qos, retain: pk.FixedHeader.Retain}
 	if pk.ProtocolVersion == 5 {
 		p := pk.Properties.Copy(false)
 		p.MessageExpiryInterval = 0 // transactions do not expire
 		m.props = &p
 	}
-	if machine, ok := h.b.o.Tree.HeartbeatMachine(pk.TopicName); ok {
-		if m.retain || len(m.payload) > maxHeartbeat {
-			return pk, h.refuseForm(c, pk, fmt.Errorf("topic %q: a heartbeat has at most %d bytes and is not retained", m.topic, maxHeartbeat))
-		}
-		h.counters.heartbeats.Add(1)
-		if h.b.o.Tap != nil {
-			h.b.o.Tap.Heartbeat(machine, m.payload)
-		}
-	} else {
-		if err := h.checkForm(m); err != nil {
-			return pk, h.refuseForm(c, pk, err)
-		}
-		if s := h.fleet.Load(); s != nil {
-			s.wait(c)
-		}
-	}
-	h.deliver(cl.ID, m)
-	return pk, packets.CodeSuccessIgnore
+	return m
 }
 
 // deliver queues a message for everyone who subscribed, and keeps it if it is retained.
@@ -211,7 +221,11 @@ func (h *hook) deliver(origin string, m *message) {
 }
 
 func (h *hook) fanOut(origin string, m *message) {
-	for id, sub := range h.b.server.Topics.Subscribers(m.topic).Subscriptions {
+	h.queue(h.b.server.Topics.Subscribers(m.topic).Subscriptions, origin, m)
+}
+
+func (h *hook) queue(readers map[string]packets.Subscription, origin string, m *message) {
+	for id, sub := range readers {
 		if s, ok := h.sessions.Load(id); ok && !(sub.NoLocal && id == origin) {
 			s.(*session).push(queued{m: m, qos: min(m.qos, sub.Qos), retain: m.retain && sub.RetainAsPublished, subs: identifiers(sub)})
 		}

@@ -92,7 +92,7 @@ func (s *state) gateway(now time.Time) []effect {
 			s.changed = true
 		}
 	}
-	stale := len(s.sightings) > 0 && now.Sub(s.sightingsAt) >= s.timings.sightings
+	stale := len(s.sightings) > 0 && now.Sub(s.sightingsAt).Abs() >= s.timings.sightings
 	if !s.changed && !stale {
 		return nil
 	}

@@ -382,7 +382,11 @@ func (s *state) nextContact(now time.Time) []effect {
 		out        []effect
 		candidates []job
 	)
+	latest := now.Add(max(s.timings.recollect, s.timings.backoffMax))
 	for _, t := range s.sorted() {
+		if t.due.After(latest) {
+			t.due = latest // the clock was set back
+		}
 		if !t.wanted() || t.due.After(now) {
 			continue
 		}
@@ -396,7 +400,7 @@ func (s *state) nextContact(now time.Time) []effect {
 	case len(candidates) > 0:
 		s.busy = true
 		return append(out, contact{candidates, s.near()})
-	case s.timings.listen > 0 && !s.listenAt.After(now):
+	case s.timings.listen > 0 && (!s.listenAt.After(now) || s.listenAt.Sub(now) > s.timings.listen):
 		s.busy = true
 		return append(out, listen{s.near()})
 	}

@@ -192,6 +192,27 @@ func TestItRetriesForEver(t *testing.T) {
 	}
 }
 
+// A clock that is set back, as that of a gateway without a battery, does not put
+// off recoveries for as long as it was wrong.
+func TestTheClockIsSetBack(t *testing.T) {
+	p := newScript(t)
+	p.now = dawn.Add(365 * 24 * time.Hour)
+	p.in(faultStands{fault("m-1", 1, 0)}).wantContact("m-1")
+	p.in(contactEnded{contactResult{absent: []string{"m-1"}}}).wantContact()
+	p.now = dawn
+	p.in(ticked{})
+	if !p.s.busy {
+		t.Fatal("it does not listen")
+	}
+	p.in(listened{})
+	p.later(5 * time.Minute).wantContact("m-1")
+	first := p.recovery("m-1")
+	p.in(contactEnded{contactResult{absent: []string{"m-1"}}})
+	if second := p.recovery("m-1"); !second.AsOf.After(first.AsOf) {
+		t.Fatalf("progress of %v after that of %v", second.AsOf, first.AsOf)
+	}
+}
+
 func TestAFullOutboxWaitsForAReceipt(t *testing.T) {
 	p := newScript(t)
 	all := Records{3: set(1, 20000)}

@@ -19,12 +19,13 @@ const maxInternedBytes = 256
 type HeartbeatDecoder struct {
 	s          scanner
 	young, old map[string]string
+	most       int // strings in young
 	oldest     time.Time
 }
 
 // NewHeartbeatDecoder makes a decoder that remembers nothing.
 func NewHeartbeatDecoder() *HeartbeatDecoder {
-	return &HeartbeatDecoder{young: map[string]string{}}
+	return &HeartbeatDecoder{young: map[string]string{}, most: maxInterned}
 }
 
 // Decode reads one heartbeat into hb, whose strings may be kept; OldestPending points into
@@ -131,8 +132,8 @@ func (d *HeartbeatDecoder) str() string {
 	if !ok {
 		s = string(b)
 	}
-	if len(d.young) >= maxInterned {
-		d.old, d.young = d.young, make(map[string]string, maxInterned)
+	if len(d.young) >= d.most {
+		d.old, d.young = d.young, make(map[string]string, d.most)
 	}
 	d.young[s] = s
 	return s

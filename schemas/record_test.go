@@ -246,6 +246,56 @@ func TestReceiptMAC(t *testing.T) {
 	}
 }
 
+func TestReceiptGapsTellOneStory(t *testing.T) {
+	mac := strings.Repeat("A", 43)
+	for want, e := range map[string]schemas.EpochReceipt{
+		"":                                {Epoch: 1, CompleteTo: 4, Highest: 12, Gaps: [][2]uint32{{5, 6}, {8, 8}, {10, 11}}, MAC: mac},
+		"are not apart and in order":      {Epoch: 1, CompleteTo: 4, Highest: 12, Gaps: [][2]uint32{{5, 6}, {7, 8}}, MAC: mac}, // one gap told as two
+		"are missing":                     {Epoch: 1, CompleteTo: 4, Highest: 12, MAC: mac},
+		"do not begin right after":        {Epoch: 1, CompleteTo: 4, Highest: 12, Gaps: [][2]uint32{{6, 6}}, MAC: mac},
+		"complete_to\": is greater than":  {Epoch: 1, CompleteTo: 5, Highest: 4, MAC: mac},
+		"apart and in order between comp": {Epoch: 1, CompleteTo: 4, Highest: 12, Gaps: [][2]uint32{{5, 12}}, MAC: mac},
+	} {
+		r := schemas.Receipt{Machine: "m", AsOf: time.Unix(1e9, 0), Epochs: []schemas.EpochReceipt{e}}
+		if err := r.Validate(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", e, err, want)
+		}
+	}
+}
+
+// envelope is a batch whose records are judged later, one by one, as the ledger does.
+type envelope schemas.Batch
+
+func (*envelope) Validate() error { return nil }
+
+// TestBadRecordLeavesItsNeighbors: what is wrong inside one record does not hide the others.
+func TestBadRecordLeavesItsNeighbors(t *testing.T) {
+	good := golden(t, "transaction", "unicode")
+	for name, bad := range map[string]string{
+		"not UTF-8":       "{\"machine\":\"\xff\"}",
+		"nested deeply":   strings.Repeat("[", 4000) + strings.Repeat("]", 4000),
+		"not an object":   "null",
+		"a key not UTF-8": "{\"\xfe\":1}",
+	} {
+		payload := `{"machine":"m","vehicle":"v","epoch":3,"first":1,"last":2,"as_of":"2026-11-22T23:41:09.120Z","records":[` + bad + "," + string(good) + "]}"
+		var e envelope
+		if err := schemas.Decode([]byte(payload), schemas.NameTransactions, &e); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if len(e.Records) != 2 || string(e.Records[0]) != bad || !bytes.Equal(e.Records[1], good) {
+			t.Errorf("%s: %d records: %s", name, len(e.Records), e.Records)
+		}
+		if _, err := schemas.DecodeBatch([]byte(payload)); err == nil || !strings.Contains(err.Error(), "records[0]") {
+			t.Errorf("%s: the whole batch: %v", name, err)
+		}
+	}
+	// Outside the records it stays strict.
+	if err := schemas.Decode([]byte("{\"x\":\"\xff\"}"), schemas.NameTransactions, &envelope{}); err == nil || !strings.Contains(err.Error(), "not UTF-8") {
+		t.Errorf("a member that is not UTF-8: %v", err)
+	}
+}
+
 func TestHolds(t *testing.T) {
 	e := schemas.EpochReceipt{CompleteTo: 4, Highest: 10, Gaps: [][2]uint32{{5, 6}, {9, 9}}}
 	for seq, want := range []bool{false, true, true, true, true, false, false, true, true, false, true, false} {

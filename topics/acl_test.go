@@ -83,7 +83,7 @@ func TestRights(t *testing.T) {
 
 func TestMayReadFilters(t *testing.T) {
 	tr := newTree(t)
-	granted := topics.Identity{Role: topics.RoleThirdParty, Name: "settlement", Grants: []string{"vehicle/+/transactions/#", root + "machine/+/state", "machine/#/x"}}
+	granted := topics.Identity{Role: topics.RoleThirdParty, Name: "settlement", Grants: []string{"vehicle/+/transactions/#", root + "machine/+/state", "machine/#/x", "report/+"}}
 	by := map[string]topics.Identity{"settlement": granted}
 	for _, id := range identities() {
 		by[string(id.Role)] = id
@@ -127,6 +127,8 @@ func TestMayReadFilters(t *testing.T) {
 		{"settlement", root + "machine/+/state", ""},
 		{"settlement", root + "machine/+/heartbeat", "may not read all"},
 		{"settlement", root + "machine/a/x", "may not read all"},
+		{"settlement", root + "report/+", ""},
+		{"settlement", root + "report/#", "may not read all"},
 		{"simulator", root + "vehicle/+/fault/+", ""},
 		{"simulator", root + "vehicle/+/receipt/#", ""},
 		{"simulator", root + "machine/+/heartbeat", "may not read all"},
