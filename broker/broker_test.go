@@ -38,7 +38,7 @@ func TestTapSeesHeartbeatsAndSessions(t *testing.T) {
 		m = dial(t, b, machineID("m1"), connect{id: "x"})
 		m.net.Close()
 		synctest.Wait()
-		m = dial(t, b, machineID("m1"), connect{id: "x", keepAlive: 10})
+		dial(t, b, machineID("m1"), connect{id: "x", keepAlive: 10})
 		time.Sleep(16 * time.Second) // one and a half keep-alives
 		synctest.Wait()
 		tap.want(t, "up m1", "beat m1 {}", "up m1", "down m1: the connection was closed without a goodbye",
@@ -244,10 +244,18 @@ func TestReadTable(t *testing.T) {
 		{topics.Identity{Role: topics.RoleOperator, Name: "o"}, []string{"#"}, nil, true},
 		{viewerID, []string{"#", "vehicle/+/transactions/#"}, nil, true},
 		{machineID("m1"), []string{"fleet"}, []string{"#", "+", "machine/m1/heartbeat", "machine/m1/#", "route/#", "vehicle/#"}, false},
-		{gatewayID("v1"), []string{"vehicle/v1/fault/#", "vehicle/v1/receipt/m1", "command/v1/+", "fleet"},
-			[]string{"#", "vehicle/v2/fault/#", "vehicle/+/fault/+", "vehicle/v1/#", "command/+/+", "machine/+/heartbeat"}, false},
-		{third, []string{"route/#", "vehicle/+/fault/+", "event/#", "fleet", "vehicle/v1/recovery/#", "vehicle/v1/recovery/m1"},
-			[]string{"#", "machine/+/heartbeat", "vehicle/v2/recovery/m1", "vehicle/+/recovery/#", "vehicle/#", "report/#"}, false},
+		{
+			gatewayID("v1"),
+			[]string{"vehicle/v1/fault/#", "vehicle/v1/receipt/m1", "command/v1/+", "fleet"},
+			[]string{"#", "vehicle/v2/fault/#", "vehicle/+/fault/+", "vehicle/v1/#", "command/+/+", "machine/+/heartbeat"},
+			false,
+		},
+		{
+			third,
+			[]string{"route/#", "vehicle/+/fault/+", "event/#", "fleet", "vehicle/v1/recovery/#", "vehicle/v1/recovery/m1"},
+			[]string{"#", "machine/+/heartbeat", "vehicle/v2/recovery/m1", "vehicle/+/recovery/#", "vehicle/#", "report/#"},
+			false,
+		},
 		{topics.Identity{Role: topics.RoleSimulator, Name: "s"}, []string{"vehicle/+/fault/+", "fleet"}, []string{"#", "vehicle/+/transactions/#"}, false},
 	} {
 		t.Run(string(c.id.Role), func(t *testing.T) {

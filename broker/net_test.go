@@ -49,7 +49,8 @@ func TestPasswordsOverTheNetwork(t *testing.T) {
 	}
 	for _, allow := range []bool{false, true} {
 		b := start(t, broker.Options{Users: users, AllowSimulator: allow, Listeners: []broker.Listener{
-			{Name: "tcp", Kind: "tcp", Address: "127.0.0.1:0"}, {Name: "ws", Kind: "ws", Address: "127.0.0.1:0"},
+			{Name: "tcp", Kind: "tcp", Address: "127.0.0.1:0"},
+			{Name: "ws", Kind: "ws", Address: "127.0.0.1:0"},
 			{Name: "open", Kind: "tcp", Address: "127.0.0.1:0", AnonymousReaders: true},
 			{Name: "open-ws", Kind: "ws", Address: "localhost:0", AnonymousReaders: true},
 		}})
@@ -59,7 +60,9 @@ func TestPasswordsOverTheNetwork(t *testing.T) {
 		}{
 			{"box", secret, map[string]bool{"tcp": true, "ws": true, "open": true, "open-ws": true}},
 			{"ann", "correct horse", map[string]bool{"tcp": true, "ws": true, "open": true, "open-ws": true}},
-			{"ann", "wrong", nil}, {"box", "", nil}, {"nobody", "x", nil},
+			{"ann", "wrong", nil},
+			{"box", "", nil},
+			{"nobody", "x", nil},
 			{"sim", secret, map[string]bool{"tcp": allow, "ws": allow, "open": allow, "open-ws": allow}},
 			{"", "", map[string]bool{"open": true, "open-ws": true}},
 		} {
@@ -144,9 +147,12 @@ func TestWebSocketOrigin(t *testing.T) {
 		origin, host string
 		ok           bool
 	}{
-		{"", address, true}, {"http://" + address, address, true},
-		{"https://evil.example", address, false}, {"null", address, false},
-		{"http://evil.example", "evil.example", false}, {"", "evil.example", false},
+		{"", address, true},
+		{"http://" + address, address, true},
+		{"https://evil.example", address, false},
+		{"null", address, false},
+		{"http://evil.example", "evil.example", false},
+		{"", "evil.example", false},
 	} {
 		header := http.Header{"Host": {c.host}}
 		if c.origin != "" {

@@ -316,6 +316,7 @@ var (
 )
 
 func machineID(id string) topics.Identity { return topics.Identity{Role: topics.RoleMachine, Name: id} }
+
 func gatewayID(id string) topics.Identity { return topics.Identity{Role: topics.RoleGateway, Name: id} }
 
 func dialer(b *broker.Broker) func(context.Context) (net.Conn, error) {

@@ -158,7 +158,7 @@ func ParseUsers(r io.Reader) ([]User, error) {
 		if !ok {
 			return nil, fmt.Errorf("line %d: want name:role:id:hash:grants", n)
 		}
-		hash, grants := rest, ""
+		var hash, grants string
 		if after, isSecret := strings.CutPrefix(rest, sha256Prefix); isSecret {
 			digest, g, _ := strings.Cut(after, ":")
 			hash, grants = sha256Prefix+digest, g

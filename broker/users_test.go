@@ -89,8 +89,11 @@ func TestUsersCheck(t *testing.T) {
 	}{
 		{"box", secret, topics.Identity{Role: topics.RoleMachine, Name: "m1"}},
 		{"app", "correct horse", topics.Identity{Role: topics.RoleThirdParty, Name: "app", Grants: list[1].Grants}},
-		{"box", "", topics.Identity{}}, {"box", secretHash, topics.Identity{}}, {"m1", secret, topics.Identity{}},
-		{"app", "correct", topics.Identity{}}, {"nobody", "x", topics.Identity{}},
+		{"box", "", topics.Identity{}},
+		{"box", secretHash, topics.Identity{}},
+		{"m1", secret, topics.Identity{}},
+		{"app", "correct", topics.Identity{}},
+		{"nobody", "x", topics.Identity{}},
 	} {
 		got, err := users.Check(c.name, []byte(c.password))
 		if diff := cmp.Diff(c.want, got); diff != "" || (err == nil) != (c.want.Name != "") {

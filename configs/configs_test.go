@@ -82,11 +82,15 @@ func TestWhatTheUserSees(t *testing.T) {
 		opts configs.Options
 		want []string
 	}{
-		"misspelt key": {yaml: "broker:\n  metric_address: 127.0.0.1:1\n",
-			want: []string{"$FILE line 2: broker.metric_address: unknown key; did you mean broker.metrics_address?"}},
+		"misspelt key": {
+			yaml: "broker:\n  metric_address: 127.0.0.1:1\n",
+			want: []string{"$FILE line 2: broker.metric_address: unknown key; did you mean broker.metrics_address?"},
+		},
 		"misspelt section": {yaml: "# a comment\nflete:\n  gtfs: x\n", want: []string{"$FILE line 2: flete: unknown key; did you mean fleet?"}},
-		"misspelt key in a list": {yaml: "broker:\n  listeners:\n    - {name: a, kind: tcp, adress: 127.0.0.1:1}\n",
-			want: []string{"$FILE line 3: broker.listeners[0].adress: unknown key; did you mean broker.listeners[0].address?"}},
+		"misspelt key in a list": {
+			yaml: "broker:\n  listeners:\n    - {name: a, kind: tcp, adress: 127.0.0.1:1}\n",
+			want: []string{"$FILE line 3: broker.listeners[0].adress: unknown key; did you mean broker.listeners[0].address?"},
+		},
 		"nothing near":      {yaml: "zzzzzz: 1\n", want: []string{"$FILE line 1: zzzzzz: unknown key"}},
 		"two at once":       {yaml: "operater: x\nlog:\n  levl: info\n", want: []string{"did you mean operator?", "did you mean log.level?"}},
 		"scalar section":    {yaml: "fleet: yes\n", want: []string{`$FILE line 1: fleet: want keys below it, got "yes"`}},
@@ -95,8 +99,10 @@ func TestWhatTheUserSees(t *testing.T) {
 		"duration":          {yaml: "fleet: {tick: 5}\n", want: []string{"fleet.tick: want at least 100ms"}},
 		"duration in words": {yaml: "fleet: {tick: soon}\n", want: []string{`fleet.tick`, `want a duration such as 15s, got "soon"`}},
 		"zone":              {yaml: "timezone: EST5\n", want: []string{`timezone: want a time zone such as America/New_York, got "EST5"`}},
-		"tls without key": {yaml: "broker:\n  listeners: [{name: a, kind: tls, address: '127.0.0.1:8883'}]\n",
-			want: []string{"broker.listeners[0].cert_file: is required for a tls or wss listener"}},
+		"tls without key": {
+			yaml: "broker:\n  listeners: [{name: a, kind: tls, address: '127.0.0.1:8883'}]\n",
+			want: []string{"broker.listeners[0].cert_file: is required for a tls or wss listener"},
+		},
 		"same name":     {yaml: "broker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}, {name: a, kind: ws, address: '127.0.0.1:2'}]\n", want: []string{"broker.listeners: two entries have the same name"}},
 		"hours":         {yaml: "fleet:\n  expected: [{route: '36', hours: 9-7, expected: 1}]\n", want: []string{`fleet.expected[0].hours: "9-7": want a range such as 07-09, its end after its start`}},
 		"both sources":  {yaml: "fleet: {gtfs: a, expected_file: b}\n", want: []string{"fleet.expected_file: cannot be set together with gtfs"}},

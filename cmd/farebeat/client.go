@@ -67,7 +67,10 @@ func publishOnce(ctx context.Context, c configs.Client, m session.Message, filte
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(running) }()
-	defer func() { stop(); <-ended }()
+	defer func() {
+		stop()
+		_ = <-ended // Run has no error but that of its context
+	}()
 	select {
 	case <-up:
 	case <-time.After(connectPatience):

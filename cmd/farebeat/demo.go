@@ -121,7 +121,7 @@ func runDemo(cmd *cobra.Command, o demoOptions) (err error) {
 		if dir, err = os.MkdirTemp("", "farebeat-demo-"); err != nil {
 			return fmt.Errorf("make a temporary folder: %w", err)
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }() // a temporary folder that stays harms nobody
 	} else if err := os.MkdirAll(dir, 0o700); err != nil {
 		return usageError(err)
 	}
@@ -402,7 +402,7 @@ func (d *demo) screen() demoScreen {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := demoScreen{
-		City: "Tampa's buses", Now: d.clock.Now().In(d.zone), Speed: d.o.speed, Address: d.server.broker.Addr("mqtt"),
+		City: "Tampa's buses", Now: d.clock.Now().In(d.zone), Speed: d.o.speed, Address: d.server.broker.Addr("mqtt"), Topic: d.server.o.tree.Root() + "#",
 		OpenFaults: len(d.opened) - len(d.closed), Closed: len(d.closed), Currency: "USD", Events: d.events,
 	}
 	for _, r := range d.round.Routes {

@@ -15,6 +15,7 @@ type demoScreen struct {
 	Now        time.Time // simulated
 	Speed      float64
 	Address    string // where an MQTT client may look
+	Topic      string // what it may subscribe to
 	Online     int
 	Expected   int
 	OpenFaults int
@@ -48,7 +49,7 @@ const (
 func (s demoScreen) render() []string {
 	lines := []string{
 		fmt.Sprintf("Farebeat demo: %s, %s, %gx speed", s.City, s.Now.Format("Mon 15:04:05"), s.Speed),
-		fmt.Sprintf("Look at it with any MQTT client: %s, topic farebeat/v1/#", s.Address),
+		fmt.Sprintf("Look at it with any MQTT client: %s, topic %s", s.Address, s.Topic),
 		"",
 		fmt.Sprintf("  online %d of %d expected   open faults %d, closed %d   money home %s, still inside machines %s",
 			s.Online, s.Expected, s.OpenFaults, s.Closed, money(s.Home, s.Currency), money(s.AtRisk, s.Currency)),

@@ -13,7 +13,7 @@ import (
 func TestDemoScreen(t *testing.T) {
 	at := time.Date(2026, 11, 17, 7, 42, 10, 0, time.UTC)
 	s := demoScreen{
-		City: "Tampa", Now: at, Speed: 60, Address: "127.0.0.1:1883", Online: 182, Expected: 186, OpenFaults: 4, Closed: 1,
+		City: "Tampa", Now: at, Speed: 60, Address: "127.0.0.1:1883", Topic: "farebeat/v1/tampa/#", Online: 182, Expected: 186, OpenFaults: 4, Closed: 1,
 		Home: 120450, AtRisk: 1005, Currency: "USD",
 		Routes: []demoRoute{{Route: "36", Online: 2, Expected: 6, Threshold: 4, Since: at.Add(-6 * time.Minute), Kind: "route_below"}},
 		Recoveries: []schemas.Recovery{
@@ -23,7 +23,7 @@ func TestDemoScreen(t *testing.T) {
 		Events: []demoEvent{{at, "opened machine_silent 306049-1"}},
 	}
 	want := `Farebeat demo: Tampa, Tue 07:42:10, 60x speed
-Look at it with any MQTT client: 127.0.0.1:1883, topic farebeat/v1/#
+Look at it with any MQTT client: 127.0.0.1:1883, topic farebeat/v1/tampa/#
 
   online 182 of 186 expected   open faults 4, closed 1   money home 1204.50 USD, still inside machines 10.05 USD
 

@@ -96,7 +96,7 @@ func runSimulate(cmd *cobra.Command, c configs.Config, o simulateOptions) (err e
 		if dir, err = os.MkdirTemp("", "farebeat-simulate-"); err != nil {
 			return fmt.Errorf("make a temporary folder: %w", err)
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }() // a temporary folder that stays harms nobody
 	}
 	if _, err := clientOptions(c.Client, "check"); err != nil {
 		return err

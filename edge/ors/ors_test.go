@@ -59,6 +59,7 @@ func (j *journal) Receipt(_ context.Context, e []schemas.EpochReceipt) error {
 	j.receipt = e
 	return j.refuse
 }
+
 func (j *journal) FaultNotice(_ context.Context, n Notice) error {
 	j.notices = append(j.notices, n)
 	return nil

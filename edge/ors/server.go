@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/farebeat/farebeat/edge/ble"
@@ -55,7 +54,6 @@ type server struct {
 	store  Store
 	port   ble.Port
 	queue  chan input
-	once   sync.Once
 	cancel context.CancelFunc
 	ended  chan struct{}
 
