@@ -265,6 +265,27 @@ func TestAFullOutboxPushesBack(t *testing.T) {
 	}, m)
 }
 
+// Receipts that come while the link is held let the same contact go on.
+func TestAFullOutboxWaitsWithTheLinkHeld(t *testing.T) {
+	const n, limit = 13500, schemas.MaxOpenBatches * schemas.MaxBatch
+	m := newMachine("m-1")
+	m.tap(t, 3, n)
+	drive(t, nil, func(r *rig) {
+		r.hub.do(func() { r.hub.holding = true })
+		r.hub.fault(fault("m-1", n, 0))
+		r.wait(time.Hour, "a full outbox", func() bool { return len(r.hub.slots()) == schemas.MaxOpenBatches-1 })
+		after(5 * time.Second) // the last batch is not full: the next page has no room
+		if rec := r.hub.recovery("m-1"); rec.State != schemas.RecoveryReading || rec.Read < limit-schemas.MaxBatch {
+			t.Fatalf("recovery %+v", rec)
+		}
+		r.hub.do(func() { r.hub.holding = false; r.hub.receipt("m-1") })
+		r.home(m, n, time.Minute)
+		if s := r.agent.Stats(); s.Failed != 0 {
+			t.Fatalf("the contact was given up: %+v", s)
+		}
+	}, m)
+}
+
 func TestTheMachineIsOutOfReach(t *testing.T) {
 	m := newMachine("m-1")
 	m.tap(t, 3, 10)

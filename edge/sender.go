@@ -88,9 +88,10 @@ func (s *sender) stock(change func()) { s.update(func() { s.dirty = true; change
 // stored tells the sender that records came in or slots are to be cleared.
 func (s *sender) stored() { s.stock(func() {}) }
 
-// connected makes the sender send all open batches again, into the same slots.
+// connected lets the sender send. All open batches are sent again, into the same
+// slots, as soon as this connection says that the ledger is ready.
 func (s *sender) connected() {
-	s.stock(func() { s.up = true; s.round++ })
+	s.stock(func() { s.up = true })
 	select {
 	case s.revive <- struct{}{}:
 	default:

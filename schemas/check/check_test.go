@@ -242,7 +242,7 @@ func FuzzDecode(f *testing.F) {
 	c := newChecker(f)
 	f.Fuzz(func(t *testing.T, i int, payload []byte) {
 		if i < 0 || i >= len(schemas.Names()) {
-			t.Skip()
+			return
 		}
 		name := schemas.Names()[i]
 		m, err := decode(t, name, payload)
