@@ -43,6 +43,9 @@ type day struct {
 	rules  string // a rules file; the default rules without it
 	expect expect.Source
 	listen bool // heartbeats come to the fleet by a session of its own, which Deafen cuts
+	// bare leaves the gateways at home: for long days that bring nothing home. Hours of their radios in one bubble
+	// were seen to end the race detector of Go 1.26.8 itself (SIGSEGV in its StackDepot), with no race reported.
+	bare   bool
 	duties []city.Duty
 	rows   []expect.RouteHour
 	steps  []step
@@ -347,7 +350,7 @@ func (d *day) openCity(t *testing.T) (end func()) {
 	d.city, err = newSimulatedCity(d.ctx, cityOptions{
 		operator: d.tree.Operator(), clock: city.NewClock(time.Now(), 1, time.Now), duties: d.duties, dir: d.dir, zone: d.zone, keys: d.keys,
 		name:    func(vehicle string) string { return strings.TrimPrefix(vehicle, "bus-") },
-		journal: journal.Options{NoSync: true}, gateways: true, connect: d.connect, logger: d.log,
+		journal: journal.Options{NoSync: true}, gateways: !d.bare, connect: d.connect, logger: d.log,
 	})
 	if err != nil {
 		t.Fatal(err)

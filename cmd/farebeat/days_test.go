@@ -51,6 +51,7 @@ func TestDaySilentFor60Of75Seconds(t *testing.T) {
 
 func TestDayARouteFallsSilent(t *testing.T) {
 	day := newDay(t, "2026-10-27", "Europe/Berlin")
+	day.bare = true
 	day.Route("C1", expected("07-09", 3))
 	day.Want("07:19:58", calm())
 	day.At("07:20", day.Cut("C1", 3))
@@ -78,6 +79,7 @@ func TestDayWeAreDeaf(t *testing.T) {
 
 func TestDayTheClockGoesBack(t *testing.T) {
 	day := newDay(t, "2026-10-25", "Europe/Berlin")
+	day.bare = true
 	day.Route("E1", expected("01-04", 3))
 	day.Always("01:00 CEST", "03:59", 10*time.Minute, calm())
 	day.Want("02:30 CEST", online("E1", 3, false))
@@ -90,6 +92,7 @@ func TestDayTheClockGoesBack(t *testing.T) {
 
 func TestDayTheClockGoesForward(t *testing.T) {
 	day := newDay(t, "2026-03-29", "Europe/Berlin")
+	day.bare = true
 	day.Route("F1", expected("01-05", 3))
 	day.Always("01:00", "04:59", 10*time.Minute, calm())
 	day.Want("03:30", online("F1", 3, false))
@@ -101,6 +104,7 @@ func TestDayTheClockGoesForward(t *testing.T) {
 
 func TestDayServicePastMidnight(t *testing.T) {
 	day := newDay(t, "2026-10-27", "Europe/Berlin")
+	day.bare = true
 	day.Route("G1", expected("22-26", 5))
 	day.Always("22:01", "24:29", time.Minute, calm())
 	day.Want("24:10", online("G1", 5, false))
