@@ -69,7 +69,7 @@ func publishOnce(ctx context.Context, c configs.Client, m session.Message, filte
 	go func() { ended <- s.Run(running) }()
 	defer func() {
 		stop()
-		_ = <-ended // Run has no error but that of its context
+		<-ended //nolint:errcheck // Run has no error but that of its context
 	}()
 	select {
 	case <-up:

@@ -123,7 +123,6 @@ func (d *day) clock(s string) time.Time {
 type hours struct {
 	from, to int
 	n        int
-	idle     bool // expected, and nobody drives
 }
 
 func expected(text string, n int) hours {

@@ -112,6 +112,12 @@ func wrapArgs(cmd *cobra.Command) {
 		}
 		return nil
 	}
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := errors.Join(cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()); err != nil {
+			return usageError(fmt.Errorf("%w: see %q", err, cmd.CommandPath()+" --help"))
+		}
+		return nil
+	}
 	cmd.SuggestionsMinimumDistance = 2
 	for _, sub := range cmd.Commands() {
 		wrapArgs(sub)

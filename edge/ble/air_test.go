@@ -227,6 +227,7 @@ func TestPaceIsAirTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if took := last.Sub(start); n != 100 || took != time.Second {
 			t.Errorf("%d numbers in %s", n, took)
 		}

@@ -121,7 +121,7 @@ func (l *link) call(ctx context.Context, what string, do func() error) error {
 		cause = errors.Join(ErrClosed, l.conn.cause())
 	}
 	_ = l.conn.Close()
-	<-done
+	<-done //nolint:errcheck // the cause is known
 	return fmt.Errorf("%s: %w", what, cause)
 }
 

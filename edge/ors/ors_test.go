@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -304,9 +305,9 @@ func TestMachineAgainstARudeGateway(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				answers := 0
+				var answers atomic.Int32
 				for _, c := range []ble.Char{ble.CharSession, ble.CharControl, ble.CharData} {
-					if err := link.Subscribe(b.t.Context(), c, func([]byte) { answers++ }); err != nil {
+					if err := link.Subscribe(b.t.Context(), c, func([]byte) { answers.Add(1) }); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -314,8 +315,8 @@ func TestMachineAgainstARudeGateway(t *testing.T) {
 					_ = link.Write(b.t.Context(), v.char, v.value)
 				}
 				<-link.Closed()
-				if want := len(values) - 1; answers > want {
-					t.Errorf("%d answers", answers)
+				if got, want := int(answers.Load()), len(values)-1; got > want {
+					t.Errorf("%d answers", got)
 				}
 				if _, second, err := b.open(); err != nil {
 					t.Errorf("the machine does not answer the next gateway: %v", err)
