@@ -127,6 +127,9 @@ func runDemo(cmd *cobra.Command, o demoOptions) (err error) {
 	}
 	d, err := newDemo(cmd, o, dir)
 	if err != nil {
+		if cmd.Context().Err() != nil {
+			return nil // interrupted while it was being set up
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, d.store.Close()) }()
@@ -462,8 +465,12 @@ func (d *demo) print(w io.Writer, r demoResult) error {
 			return err
 		}
 	} else {
-		fmt.Fprintf(w, "%d machines, %d heartbeats; %d faults opened, %d closed; %d transactions written, %d in the ledger, %d missing, %d conflicts; first recovery after %.1f s\n",
-			r.Machines, r.Heartbeats, r.FaultsOpened, r.FaultsClosed, r.TransactionsWritten, r.TransactionsInLedger, r.Missing, r.Conflicts, r.SecondsToFirstRecovery)
+		where := "missing"
+		if d.o.length == 0 {
+			where = "still inside machines"
+		}
+		fmt.Fprintf(w, "%d machines, %d heartbeats; %d faults opened, %d closed; %d transactions written, %d in the ledger, %d %s, %d conflicts; first recovery after %.1f s\n",
+			r.Machines, r.Heartbeats, r.FaultsOpened, r.FaultsClosed, r.TransactionsWritten, r.TransactionsInLedger, r.Missing, where, r.Conflicts, r.SecondsToFirstRecovery)
 	}
 	switch {
 	case r.Conflicts > 0:
