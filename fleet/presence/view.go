@@ -90,13 +90,14 @@ func (m *machine) silence(r counts.Reading) time.Duration { return max(0, r.Seei
 
 // reason says in one sentence why m is in its state.
 func (p *Presence) reason(m *machine, r counts.Reading) string {
+	if m.state == up {
+		return "heartbeats arrive" // most machines, at every round: without making a sentence
+	}
 	silent := "no heartbeat yet"
 	if m.heard() {
 		silent = fmt.Sprintf("no heartbeat for %s", m.silence(r).Round(time.Second))
 	}
 	switch m.state {
-	case up:
-		return "heartbeats arrive"
 	case late:
 		if m.lost {
 			return "its session with the broker was lost: " + orUnknown(m.why)
