@@ -64,6 +64,8 @@ func checkTick(t *rapid.T, w *world, now float64, told map[string]schemas.Machin
 		told[tr.Machine] = tr.To
 	}
 	online, known := map[string]int{}, map[string]int{}
+	r := w.sight.Read(at(now))
+	judged := !r.Blind && r.Seeing > r.Returned+r.WarmUp // at the last instant of the warm-up nobody is judged yet
 	w.Each(func(v View) {
 		if told[v.Machine] != v.State {
 			t.Fatalf("%s is %s, was told %s", v.Machine, v.State, told[v.Machine])
@@ -75,7 +77,7 @@ func checkTick(t *rapid.T, w *world, now float64, told map[string]schemas.Machin
 		case schemas.Stranded, schemas.Dark:
 			known[v.Route]++
 		}
-		if v.State == schemas.Up && !w.Blind(at(now)) && v.Silence > w.limits.late {
+		if v.State == schemas.Up && judged && v.Silence > w.limits.late {
 			t.Fatalf("%s is UP after %s of silence", v.Machine, v.Silence)
 		}
 	})
