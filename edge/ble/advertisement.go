@@ -78,7 +78,7 @@ func ParseAdvertisement(advertising, scanResponse []byte) (Advertisement, error)
 				break // the rest is padding, Core Specification, vol. 3, part C, section 11
 			}
 			if n+1 > len(data) {
-				return a, fmt.Errorf("advertisement: a structure of %d bytes in %d: %w", n, len(data)-1, ErrForeign)
+				return Advertisement{}, fmt.Errorf("advertisement: a structure of %d bytes in %d: %w", n, len(data)-1, ErrForeign)
 			}
 			kind, body := data[1], data[2:n+1]
 			data = data[n+1:]

@@ -27,6 +27,7 @@ type onAir struct {
 // Faults spoil the links to one machine. The zero value spoils nothing.
 type Faults struct {
 	MTU             int                          // the most that the machine takes, MinMTU to MaxMTU; MaxMTU if 0
+	GatewayMTU      int                          // what the gateway asks for; UsualMTU if 0
 	CutAfter        int                          // the link is lost after so many packets from the machine; 0: never
 	CutAfterGateway int                          // and after so many from the gateway
 	Pace            time.Duration                // air time of each packet from the machine
@@ -136,6 +137,10 @@ func (a *Air) Dial(ctx context.Context, addr string) (Link, error) {
 		return nil, fmt.Errorf("dial %s: %w", addr, ErrNotFound)
 	}
 	central, peripheral := newAirPair(m.faults)
+	ask := m.faults.GatewayMTU
+	if ask == 0 {
+		ask = UsualMTU
+	}
 	m.links[peripheral] = true
 	mtu := m.faults.MTU
 	if mtu == 0 {
@@ -148,7 +153,7 @@ func (a *Air) Dial(ctx context.Context, addr string) (Link, error) {
 		a.mu.Unlock()
 	})
 	a.mu.Unlock()
-	l, err := newLink(ctx, central, addr, UsualMTU)
+	l, err := newLink(ctx, central, addr, ask)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}

@@ -111,13 +111,16 @@ func TestConversation(t *testing.T) {
 	receipt[0].MAC = schemas.ReceiptMAC(make([]byte, 32), "m1", receipt[0])
 	for _, mtu := range []int{23, 247, 515} {
 		j := newJournal(40, 200)
-		onAir(t, j, ble.Faults{MTU: mtu}, func(b *bench) {
+		onAir(t, j, ble.Faults{MTU: mtu, GatewayMTU: ble.MaxMTU}, func(b *bench) {
 			ctx := b.t.Context()
 			s, link, err := b.open()
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer link.Close()
+			if got := link.MTU(); got != mtu {
+				t.Errorf("MTU %d, want %d", got, mtu)
+			}
 			status, err := s.Status(ctx)
 			if err != nil {
 				t.Fatal(err)
@@ -150,12 +153,12 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-// A link that is cut at any packet: whoever resumes behind what it has gets every record once, in
+// A link that is cut in the handshake, at any record or at the end: whoever resumes behind what it has gets every record once, in
 // order.
-func TestCutAtEveryPacketAndResume(t *testing.T) {
+func TestCutAtEveryRecordAndResume(t *testing.T) {
 	const n = 300
-	j := newJournal(n, 200)
-	for cut := 1; cut <= 760; cut++ {
+	j := newJournal(n, 120) // a packet each
+	for cut := 1; cut <= n+30; cut++ {
 		onAir(t, j, ble.Faults{CutAfter: cut}, func(b *bench) {
 			var got []Record
 			sink := func(r []Record) error { got = append(got, r...); return nil }
@@ -402,7 +405,7 @@ func BenchmarkReport(b *testing.B) {
 			defer cancel()
 			air := ble.NewAir()
 			air.Set("m1", OnAir(ctx, newJournal(1000, 200)))
-			air.Spoil("m1", ble.Faults{MTU: mtu})
+			air.Spoil("m1", ble.Faults{MTU: mtu, GatewayMTU: ble.MaxMTU})
 			link, err := air.Dial(ctx, "m1")
 			if err != nil {
 				b.Fatal(err)

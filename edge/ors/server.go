@@ -12,7 +12,9 @@ import (
 
 // Timeouts of the machine's side.
 const (
-	creditTimeout = 10 * time.Second // without credit a report ends
+	creditTimeout = 10 * time.Second // without a word a report ends
+	helloTimeout  = 10 * time.Second // without a handshake the link ends
+	idleTimeout   = 2 * time.Minute  // without a request the link ends: another gateway may want it
 	maxQueued     = 1024             // values that wait for the machine; a gateway that sends more is cut off
 	pageRecords   = 32               // records read from the store at once
 )
@@ -31,7 +33,7 @@ func (p *peripheral) Advertise() ble.Advertisement { return p.machine.Advertise(
 // Connect implements ble.Peripheral.
 func (p *peripheral) Connect(port ble.Port) ble.Handler {
 	ctx, cancel := context.WithCancel(p.ctx)
-	s := &server{store: p.machine, port: port, queue: make(chan input, maxQueued), cancel: cancel, ended: make(chan struct{})}
+	s := &server{store: p.machine, hint: p.machine.Advertise().IDHint, port: port, queue: make(chan input, maxQueued), cancel: cancel, ended: make(chan struct{})}
 	s.out.sealer = clearSealer{}
 	for _, c := range []ble.Char{ble.CharSession, ble.CharControl, ble.CharCredit} {
 		s.in[c].sealer = clearSealer{}
@@ -52,6 +54,7 @@ type input struct {
 // server is the machine's end of one link. Its own goroutine owns all but the queue.
 type server struct {
 	store  Store
+	hint   [8]byte
 	port   ble.Port
 	queue  chan input
 	cancel context.CancelFunc
@@ -78,9 +81,11 @@ type report struct {
 	records         uint32
 }
 
-// Read implements ble.Handler: INFO is version, greatest record and window.
+// Read implements ble.Handler: INFO is u8 major, u8 minor, u16 greatest record in bytes, u8 window, and
+// the 8 bytes of the id hint.
 func (s *server) Read(ble.Char) []byte {
-	return append(binary.LittleEndian.AppendUint16([]byte{Major, Minor}, schemas.MaxRecordBytes), Window)
+	b := append(binary.LittleEndian.AppendUint16([]byte{Major, Minor}, schemas.MaxRecordBytes), Window)
+	return append(b, s.hint[:]...)
 }
 
 // Write implements ble.Handler.
@@ -100,11 +105,11 @@ func (s *server) Closed() {
 
 // run lives as long as the link. Any error of the other side ends the link: it resumes with a new one.
 func (s *server) run(ctx context.Context) {
+	defer func() { _ = s.port.Close() }()
 	for {
-		in, ok := s.wait(ctx)
-		var err error
+		in, ok, err := s.wait(ctx)
 		switch {
-		case ctx.Err() != nil:
+		case err != nil || ctx.Err() != nil:
 			return
 		case ok:
 			err = s.take(ctx, in)
@@ -112,41 +117,49 @@ func (s *server) run(ctx context.Context) {
 			err = s.step(ctx)
 		}
 		if err != nil {
-			_ = s.port.Close()
 			return
 		}
 	}
 }
 
-// wait returns the next value, or false where the report under way has something to do.
-func (s *server) wait(ctx context.Context) (input, bool) {
-	if s.report == nil {
+var errSilent = errors.New("the gateway says nothing")
+
+// wait returns the next value, or false where the report under way may send one. errSilent ends the
+// link.
+func (s *server) wait(ctx context.Context) (in input, ok bool, err error) {
+	patience := idleTimeout
+	switch {
+	case s.report != nil && s.report.sent < s.report.granted:
 		select {
-		case in := <-s.queue:
-			return in, true
-		case <-ctx.Done():
-			return input{}, false
-		}
-	}
-	if s.report.sent < s.report.granted {
-		select {
-		case in := <-s.queue:
-			return in, true
+		case in = <-s.queue:
+			return in, true, nil
 		default:
-			return input{}, false
+			return input{}, false, nil
 		}
+	case s.report != nil:
+		patience = creditTimeout
+	case !s.open:
+		patience = helloTimeout
 	}
-	timer := time.NewTimer(creditTimeout)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case in := <-s.queue:
-		return in, true
+	case in = <-s.queue:
+		return in, true, nil
 	case <-ctx.Done():
+		return input{}, false, ctx.Err()
 	case <-timer.C:
-		s.report.to, s.report.page = 0, nil // nobody listens: end it behind this record
-		s.report.granted = s.report.sent + uint32(len(s.report.values)) + 1
 	}
-	return input{}, false
+	if s.report == nil {
+		return input{}, false, errSilent
+	}
+	transaction := s.report.transaction
+	s.dropReport()
+	err = s.answer(transaction, opReport, codeNotCompleted, appendText(nil, "no credit for "+creditTimeout.String()))
+	if err == nil {
+		return s.wait(ctx)
+	}
+	return input{}, false, err
 }
 
 // take handles one value that the gateway wrote.

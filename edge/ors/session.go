@@ -16,6 +16,7 @@ type Options struct {
 	Reply time.Duration // for the answer to one request; 5 s
 	Tries int           // of one request; 3
 	Idle  time.Duration // between two values of a report; 5 s
+	Alive time.Duration // between two signs of life while a report's sink takes its time; 3 s
 }
 
 func (o Options) withDefaults() Options {
@@ -27,6 +28,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Idle <= 0 {
 		o.Idle = 5 * time.Second
+	}
+	if o.Alive <= 0 {
+		o.Alive = 3 * time.Second
 	}
 	return o
 }
@@ -42,6 +46,7 @@ type Session struct {
 	values      chan input
 	overflow    chan struct{}
 	transaction uint16
+	window      uint8 // values that the machine may have under way
 }
 
 // Open begins a session: it reads INFO, subscribes and shakes hands. The link stays the caller's to
@@ -55,9 +60,10 @@ func Open(ctx context.Context, link ble.Link, o Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(info) < 5 || info[0] != Major {
+	if len(info) < 5 || info[0] != Major || info[4] == 0 {
 		return nil, fmt.Errorf("INFO % x: want version %d: %w", info, Major, ErrFormat)
 	}
+	s.window = min(Window, info[4])
 	for _, c := range []ble.Char{ble.CharSession, ble.CharControl, ble.CharData} {
 		s.in[c] = &incoming{sealer: clearSealer{}}
 		if err := link.Subscribe(ctx, c, func(v []byte) { s.arrived(input{c, v}) }); err != nil {
@@ -274,13 +280,13 @@ type transfer struct {
 }
 
 // Report reads records from to to of an epoch, in order; fewer where the machine has fewer. sink is
-// called with each few records; the machine gets credit for more only after sink has returned
-// nil, so a slow sink holds the machine back. An error of sink aborts the report and is returned.
-// After any error the records given to sink are whole, in order and without a hole; the caller
-// resumes behind them.
+// called with each few records, from another goroutine, one call at a time; the machine gets credit
+// for more only after sink has returned nil, so a slow sink holds the machine back, for as long as it
+// takes. An error of sink aborts the report and is returned. After any error the records given to
+// sink are whole, in order and without a hole; the caller resumes behind them.
 func (s *Session) Report(ctx context.Context, epoch, from, to uint32, sink func([]Record) error) error {
 	params := append([]byte{operatorGreaterOrEqual}, appendU32(nil, epoch, from, to)...)
-	transaction, _, err := s.begin(ctx, opReport, append(params, Window))
+	transaction, _, err := s.begin(ctx, opReport, append(params, s.window))
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
@@ -293,19 +299,27 @@ func (s *Session) Report(ctx context.Context, epoch, from, to uint32, sink func(
 		if err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
-		if t.received-t.credited < CreditEvery {
+		if t.received-t.credited < uint32(max(1, s.window/2)) {
 			continue
 		}
 		if err := s.deliver(ctx, t, sink); err != nil {
 			return err
 		}
 		t.credited = t.received
-		credit := append(appendU32(nil, t.next, t.received), Window)
-		if err := s.send(ctx, ble.CharCredit, typeCredit, credit); err != nil {
-			return fmt.Errorf("report: %w", err)
+		if err := s.credit(ctx, t); err != nil {
+			return err
 		}
 	}
 	return s.deliver(ctx, t, sink)
+}
+
+// credit lets the machine go on. Said again without anything received since, it is a sign of life.
+func (s *Session) credit(ctx context.Context, t *transfer) error {
+	b := append(appendU32(nil, t.next, t.credited), s.window)
+	if err := s.send(ctx, ble.CharCredit, typeCredit, b); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
 }
 
 // receive takes one value of a report.
@@ -340,15 +354,30 @@ func (s *Session) receive(t *transfer, in input) error {
 	return fmt.Errorf("message of type %#02x on %04x: %w", kind, uint16(in.char), ErrFormat)
 }
 
-// deliver hands over the records that are whole.
+// deliver hands over the records that are whole. While sink takes its time, the machine hears that
+// the gateway is still there.
 func (s *Session) deliver(ctx context.Context, t *transfer, sink func([]Record) error) error {
 	if len(t.ready) == 0 {
 		return nil
 	}
 	records := t.ready
 	t.ready = nil
-	if err := sink(records); err != nil {
-		return errors.Join(err, s.Abort(ctx))
+	done := make(chan error, 1)
+	go func() { done <- sink(records) }()
+	alive := time.NewTicker(s.o.Alive)
+	defer alive.Stop()
+	var lost error
+	for {
+		select {
+		case err := <-done:
+			if err != nil && lost == nil {
+				lost = s.Abort(ctx)
+			}
+			return errors.Join(err, lost)
+		case <-alive.C:
+			if lost == nil && t.final == nil {
+				lost = s.credit(ctx, t)
+			}
+		}
 	}
-	return nil
 }
