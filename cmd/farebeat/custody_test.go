@@ -30,7 +30,7 @@ type chain struct {
 	keys   *keys.Master
 }
 
-// cutting is a machine that goes out of reach once, right after it handed out record at.
+// cutting is a machine that goes out of reach once, before it hands out the record behind at.
 type cutting struct {
 	*machine.Machine
 	air *ble.Air
@@ -67,15 +67,21 @@ func TestRecoveryCutAtEveryRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &chain{t: t, air: ble.NewAir(), box: box, keys: master, ledger: ledger.New(db.Ledger(), master, time.Now)}
-	for cut := uint32(1); cut <= records; cut++ {
-		c.recover(dir, cut, records)
+	step := uint32(1)
+	if underRace {
+		step = 15 // the race detector looks at the same code at each
 	}
-	if s := c.ledger.Stats(); s.New != records*records || s.Conflict+s.Forged+s.Malformed+s.Broken+s.Duplicate != 0 {
-		t.Errorf("the ledger counted %+v, want %d new and nothing else", s, records*records)
+	c := &chain{t: t, air: ble.NewAir(), box: box, keys: master, ledger: ledger.New(db.Ledger(), master, time.Now)}
+	var want uint64
+	for cut := uint32(0); cut < records; cut += step {
+		c.recover(dir, cut, records)
+		want += records
+	}
+	if s := c.ledger.Stats(); s.New != want || s.Conflict+s.Forged+s.Malformed+s.Broken+s.Duplicate != 0 {
+		t.Errorf("the ledger counted %+v, want %d new and nothing else", s, want)
 	}
 	proof, err := c.ledger.Verify(ctx, ledger.Filter{}, nil)
-	if err != nil || !proof.OK() || proof.Records != records*records {
+	if err != nil || !proof.OK() || proof.Records != want {
 		t.Errorf("proof: %+v, %v", proof, err)
 	}
 	if err := errors.Join(box.Close(), db.Close()); err != nil {
@@ -84,7 +90,7 @@ func TestRecoveryCutAtEveryRecord(t *testing.T) {
 	c.air.Wait()
 }
 
-// recover brings a full journal home over a link that is lost after record cut.
+// recover brings a full journal home over a link that is lost behind record cut, where 0 is before the first.
 func (c *chain) recover(dir string, cut, records uint32) {
 	t := c.t
 	ctx, cancel := context.WithCancel(t.Context())
@@ -119,7 +125,7 @@ func (c *chain) recover(dir string, cut, records uint32) {
 		c.send(ctx, id)
 		stats, _ := m.Journal()
 		left = stats.Pending > 0
-		if readErr == nil && contacts == 0 && cut < records {
+		if readErr == nil && contacts == 0 {
 			t.Fatalf("cut after %d: the cut was not noticed", cut)
 		}
 	}
