@@ -49,6 +49,7 @@ type Fleet struct {
 	out      *publisher
 	stats    Stats
 	log      refusalLog
+	slots    slots
 
 	number  atomic.Uint64 // of the session with the broker
 	since   time.Time
@@ -75,6 +76,7 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 		minute:   now.Truncate(time.Minute),
 		shown:    map[string]shownRoute{},
 		log:      refusalLog{last: map[string]time.Time{}},
+		slots:    slots{held: map[string]time.Time{}},
 	}
 	f.ready.Store(true)
 	if err := f.recall(ctx, now); err != nil {

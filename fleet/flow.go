@@ -59,6 +59,7 @@ func (f *Fleet) endMinute(ctx context.Context, now time.Time) {
 		return
 	}
 	f.minute = begun
+	f.clearSlots(now)
 	frame := f.engine.Minute(now)
 	series := f.o.Store.Counts()
 	if err := series.SaveFrame(ctx, frame); err != nil {
@@ -151,7 +152,7 @@ func (f *Fleet) tellFaults(ctx context.Context, now time.Time) {
 	}
 	for topic := range want {
 		if a, err := f.o.Tree.Parse(topic); err == nil && a.Kind == topics.VehicleFault && !f.out.wants(topic) {
-			if err := f.receipt(ctx, a.Vehicle, a.Machine); err != nil {
+			if _, err := f.receipt(ctx, a.Vehicle, a.Machine); err != nil {
 				f.o.Logger.Error("receipt not published", "machine", a.Machine, "error", err)
 			}
 		}
@@ -188,17 +189,32 @@ func (f *Fleet) transactions(ctx context.Context, a topics.Address, payload []by
 	}
 	f.engine.LedgerProgress(f.o.Now(), out.Machine, out.Epoch, out.CompleteTo)
 	f.apply(faults.LedgerProgress{Machine: out.Machine, Epoch: out.Epoch, CompleteTo: out.CompleteTo})
-	return out, f.receipt(ctx, a.Vehicle, out.Machine, out.Epoch)
+	r, err := f.receipt(ctx, a.Vehicle, out.Machine, out.Epoch)
+	if err != nil {
+		return out, err
+	}
+	if topic, err := f.o.Tree.Build(a); err == nil && covers(r, a.Batch) {
+		f.slots.stands(topic, f.o.Now())
+	}
+	return out, nil
 }
 
 // receipt publishes what the ledger holds of a machine to the gateway that asks for it.
-func (f *Fleet) receipt(ctx context.Context, vehicle, machine string, also ...uint32) error {
+func (f *Fleet) receipt(ctx context.Context, vehicle, machine string, also ...uint32) (schemas.Receipt, error) {
 	r, err := f.ledger.Receipt(ctx, machine, also...)
 	if err != nil {
-		return fmt.Errorf("receipt: %w", err)
+		return r, fmt.Errorf("receipt: %w", err)
 	}
 	f.put(topics.Address{Kind: topics.Receipt, Vehicle: vehicle, Machine: machine}, &r)
-	return nil
+	return r, nil
+}
+
+// clearSlots clears the slots whose gateway did not, for want of a gateway.
+func (f *Fleet) clearSlots(now time.Time) {
+	for _, topic := range f.slots.overdue(now) {
+		f.o.Logger.Info("a slot that its gateway left is cleared; the ledger holds what was in it", "topic", topic)
+		f.out.clear(topic)
+	}
 }
 
 // setReady tells gateways whether the ledger takes transactions in.

@@ -155,8 +155,11 @@ func (f *Fleet) onStanding(_ context.Context, a topics.Address, payload []byte) 
 // onTransactions acknowledges a batch only after the ledger has it on disk. What can never be taken in
 // is acknowledged and counted; its gateway keeps it, for want of a receipt.
 func (f *Fleet) onTransactions(ctx context.Context, a topics.Address, payload []byte) error {
-	if len(payload) == 0 {
-		return nil // the gateway cleared the slot after our receipt
+	if len(payload) == 0 { // the gateway cleared the slot after our receipt
+		if topic, err := f.o.Tree.Build(a); err == nil {
+			f.slots.cleared(topic)
+		}
+		return nil
 	}
 	_, err := f.transactions(ctx, a, payload)
 	if errors.Is(err, ledger.ErrRefused) {

@@ -103,6 +103,15 @@ func (p *publisher) stands(topic string, payload []byte) {
 	p.poke()
 }
 
+// clear empties a topic of which it is known that something stands there that should not.
+func (p *publisher) clear(topic string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.standing[topic] = dispatch.Digest{}
+	p.setLocked(topic, nil)
+	p.poke()
+}
+
 func (p *publisher) event(m session.Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

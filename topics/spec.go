@@ -69,7 +69,7 @@ func Specs() []Spec {
 		{Gateway, "vehicle/{vehicle}/gateway", 1, true, gateways, inside, schemas.NameGateway, 65536, "Whether a vehicle's gateway is there, and which machines it hears over BLE. Also its last will."},
 		{VehicleFault, "vehicle/{vehicle}/fault/{machine}", 1, true, fleet, with(public, gateways...), schemas.NameVehicleFault, 4096, "A fault of a machine on the vehicle and what the gateway is to do about it. Cleared when the fault closes."},
 		{Recovery, "vehicle/{vehicle}/recovery/{machine}", 1, true, gateways, inside, schemas.NameRecovery, 8192, "How far the gateway is with reading a machine."},
-		{Transactions, "vehicle/{vehicle}/transactions/{machine}/{batch}", 1, true, gateways, inside, schemas.NameTransactions, 1 << 20, "Recovered transactions, one batch a slot; cleared by the gateway after the ledger's receipt. batch is {epoch}-{first}-{last}."},
+		{Transactions, "vehicle/{vehicle}/transactions/{machine}/{batch}", 1, true, with(gateways, RoleFleet), inside, schemas.NameTransactions, 1 << 20, "Recovered transactions, one batch a slot; cleared by the gateway after the ledger's receipt, or by the fleet ten minutes later where that gateway is gone. batch is {epoch}-{first}-{last}."},
 		{Receipt, "vehicle/{vehicle}/receipt/{machine}", 1, true, fleet, with(inside, gateways...), schemas.NameReceipt, 16384, "What the ledger holds of a machine, MACed for it."},
 		{RouteOnline, "route/{route}/online", 1, true, fleet, public, schemas.NameRouteOnline, 32768, "Machines online and expected on a route."},
 		{RouteFault, "route/{route}/fault/{fault}", 1, true, fleet, public, schemas.NameRouteFault, 8192, "A fault of a route as a whole. Cleared when it closes."},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -296,6 +297,58 @@ func TestDayBadInput(t *testing.T) {
 	day.Want("10:20", quarantined("X1", ledger.Malformed, 1))
 	day.Want("10:20", calm())
 	day.Want("10:20", untouched())
+	day.Run()
+}
+
+// slotStands wants something, or nothing, to stand on a transactions slot.
+func slotStands(a topics.Address, stands bool) want {
+	return want{fmt.Sprintf("slotStands(%s, %t)", a.Machine, stands), func(d *day) error {
+		topic, err := d.tree.Build(a)
+		if err == nil && slices.Contains(d.sees.standing(d, func(topics.Address) bool { return true }), topic) != stands {
+			err = fmt.Errorf("%s: stands is %t", topic, !stands)
+		}
+		return err
+	}}
+}
+
+// inLedger wants the ledger to hold n records of a machine.
+func inLedger(id string, n int) want {
+	return want{fmt.Sprintf("inLedger(%s, %d)", id, n), func(d *day) error {
+		held, err := d.held(id)
+		if err == nil && held != n {
+			err = fmt.Errorf("it holds %d", held)
+		}
+		return err
+	}}
+}
+
+// A gateway that was replaced leaves slots behind. What the ledger holds is cleared for it; what it does not hold stands.
+func TestDaySlotsOfAGatewayThatIsGone(t *testing.T) {
+	bus := topics.Identity{Role: topics.RoleGateway, Name: "bus-X1"}
+	left := topics.Address{Kind: topics.Transactions, Vehicle: "bus-X1", Machine: "X1", Batch: topics.BatchID{Epoch: 1, First: 1, Last: 1}}
+	forged := left
+	forged.Machine = "X4"
+	leave := func(a topics.Address, payload func(*day) []byte) action {
+		return func(d *day) error {
+			h, err := d.hand(bus)
+			if err != nil {
+				return err
+			}
+			topic, err := d.tree.Build(a)
+			if err != nil {
+				return err
+			}
+			return h.session.Publish(d.ctx, session.Message{Topic: topic, QoS: 1, Retain: true, Payload: payload(d)})
+		}
+	}
+	day := newDay(t, "2026-10-27", "Europe/Berlin")
+	day.At("10:01", leave(left, batchOf("X1", "X1", "X1")))
+	day.At("10:01", leave(forged, batchOf("X4", "X4", "X1")))
+	day.Want("10:02", inLedger("X1", 1))
+	day.Want("10:10:30", slotStands(left, true))
+	day.Want("10:13", slotStands(left, false))
+	day.Want("10:13", slotStands(forged, true))
+	day.Want("10:13", inLedger("X1", 1))
 	day.Run()
 }
 
