@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farebeat/farebeat/edge/ble"
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/schemas"
@@ -38,6 +39,53 @@ func TestDayFourOfTenLoseTheirUplink(t *testing.T) {
 	day.Want("07:32", online("A1", 10, false))
 	day.Want("07:32", home(132))
 	day.Run()
+}
+
+// Spoil makes every link to a machine end after so many of its packets; 0 for never.
+func (d *day) Spoil(id string, packets int) action {
+	return func(d *day) error {
+		d.city.airs[vehicleOf(id)].Spoil(id, ble.Faults{MTU: 23, CutAfter: packets})
+		return nil
+	}
+}
+
+// Each machine's links end at another packet, again and again, some before the first record and some behind the last.
+// What was read stays read, and in the end all is home, each once.
+func TestDayLinksEndAtAnyPacket(t *testing.T) {
+	machines := 48
+	if underRace {
+		machines = 6
+	}
+	day := newDay(t, "2026-10-27", "Europe/Berlin")
+	day.Route("A1", expected("07-09", machines))
+	day.At("07:20", day.Cut("A1", machines))
+	for i := 1; i <= machines; i++ {
+		id := nth("A1", i)
+		day.At("07:20:10", day.Spoil(id, 9*i))
+		day.At("07:20:20", day.Tap(id, 12))
+		day.At("07:40", day.Spoil(id, 0))
+	}
+	day.Want("07:22", fault("A1", schemas.Open))
+	day.Want("07:39", inLedger("A1-01", 0)) // it never came as far as a record
+	if !underRace {
+		day.Want("07:39", inLedger(nth("A1", machines), 12)) // and this one to the end
+	}
+	day.Want("07:59", home(12*machines))
+	day.At("08:00", day.Return())
+	day.Want("08:06", fault("A1", schemas.Closed))
+	day.Want("08:06", home(12*machines))
+	day.Want("08:06", noSlots())
+	day.Run()
+}
+
+// noSlots wants every transactions slot to be cleared.
+func noSlots() want {
+	return want{"noSlots()", func(d *day) error {
+		if list := d.sees.standing(d, func(a topics.Address) bool { return a.Kind == topics.Transactions }); len(list) > 0 {
+			return fmt.Errorf("%v stand", list)
+		}
+		return nil
+	}}
 }
 
 func TestDaySilentFor60Of75Seconds(t *testing.T) {
