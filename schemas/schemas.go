@@ -5,11 +5,12 @@ import "embed"
 //go:embed json/*.json
 var schemaFiles embed.FS //nolint:gochecknoglobals // go:embed needs one
 
-// Names lists the name of every message, and the transaction record, in the order of the documents.
+// Names lists the name of every message, the transaction record and the day certificate, in the order of the documents.
 func Names() []string {
 	return []string{
 		NameHeartbeat, NameMachineState, NameGateway, NameVehicleFault, NameRecovery, NameTransactions, NameTransaction, NameReceipt,
 		NameRouteOnline, NameRouteFault, NameReport, NameCommand, NameCommandResult, NameEvent, NameFleet,
+		NameCertificate,
 	}
 }
 
@@ -55,6 +56,8 @@ func NewMessage(name string) (Message, bool) {
 		return &CloudEvent[FaultEvent]{}, true
 	case NameFleet:
 		return &Fleet{}, true
+	case NameCertificate:
+		return &Certificate{}, true
 	}
 	return nil, false
 }

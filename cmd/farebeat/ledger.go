@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"math"
+	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -33,6 +34,11 @@ func (f *storeFlags) register(cmd *cobra.Command) {
 
 // open opens the store for reading.
 func (f *storeFlags) open(ctx context.Context) (*store.Store, configs.Config, error) {
+	return f.openStore(ctx, false)
+}
+
+// openStore opens the store, for reading unless write is set; then it must be there.
+func (f *storeFlags) openStore(ctx context.Context, write bool) (*store.Store, configs.Config, error) {
 	var extra []string
 	if f.data != "" {
 		extra = append(extra, "data="+f.data)
@@ -41,16 +47,31 @@ func (f *storeFlags) open(ctx context.Context) (*store.Store, configs.Config, er
 	if err != nil {
 		return nil, c, err
 	}
-	s, err := store.Open(ctx, storePath(c.Data), store.Options{ReadOnly: true})
+	if _, err := os.Stat(storePath(c.Data)); write && err != nil {
+		return nil, c, usageError(fmt.Errorf("%w (--data names the data folder)", err))
+	}
+	s, err := store.Open(ctx, storePath(c.Data), store.Options{ReadOnly: !write})
+	if errors.Is(err, store.ErrInUse) {
+		return nil, c, fmt.Errorf("%w: `farebeat serve` runs and issues by itself", err)
+	}
 	if err != nil {
 		return nil, c, usageError(fmt.Errorf("%w (--data names the data folder)", err))
 	}
 	return s, c, nil
 }
 
-// withLedger runs do with the ledger of the data folder.
-func (f *storeFlags) withLedger(ctx context.Context, do func(*ledger.Ledger) error) error {
-	s, c, err := f.open(ctx)
+// books is the ledger with what the machines declared and the keys.
+type books struct {
+	*ledger.Ledger
+	config   configs.Config
+	master   *keys.Master
+	declared ledger.Declarations
+}
+
+// withBooks runs do with the ledger of the data folder. Where write is set it may write, which takes that
+// `farebeat serve` does not run.
+func (f *storeFlags) withBooks(ctx context.Context, write bool, do func(books) error) error {
+	s, c, err := f.openStore(ctx, write)
 	if err != nil {
 		return err
 	}
@@ -58,12 +79,22 @@ func (f *storeFlags) withLedger(ctx context.Context, do func(*ledger.Ledger) err
 	if err != nil {
 		return usageError(errors.Join(err, s.Close()))
 	}
-	return errors.Join(do(ledger.New(s.Ledger(), master, time.Now)), s.Close())
+	declared, err := declarations(ctx, s)
+	if err == nil {
+		err = do(books{ledger.New(s.Ledger(), master, time.Now), c, master, declared})
+	}
+	return errors.Join(err, s.Close())
+}
+
+// withLedger runs do with the ledger of the data folder, for reading.
+func (f *storeFlags) withLedger(ctx context.Context, do func(*ledger.Ledger) error) error {
+	return f.withBooks(ctx, false, func(b books) error { return do(b.Ledger) })
 }
 
 func newLedgerCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "ledger", Short: "What the ledger holds, what it misses, and its proof"}
-	cmd.AddCommand(newLedgerStatusCmd(), newLedgerGapsCmd(), newLedgerVerifyCmd(), newLedgerExportCmd())
+	cmd.AddCommand(newLedgerStatusCmd(), newLedgerGapsCmd(), newLedgerConflictsCmd(), newLedgerVerifyCmd(), newLedgerCertifyCmd(),
+		newLedgerReconcileCmd(), newLedgerExportCmd())
 	return cmd
 }
 
@@ -103,7 +134,7 @@ func ledgerStatus(cmd *cobra.Command, l *ledger.Ledger, filter ledger.Filter, as
 			if !d.Complete() {
 				complete = fmt.Sprintf("gaps near %d-%d to %d-%d", d.Epoch, d.First, d.Epoch, d.Last)
 			}
-			fmt.Fprintf(out, "%-24s %s  %5d records  %12s  %s\n", s.Machine, d.ServiceDate, d.Records, money(d.SumMinor, d.Currency), complete)
+			fmt.Fprintf(out, "%-24s %s  %5d records  %12s  %s\n", s.Machine, d.ServiceDate, d.Records, ledger.Money{Currency: d.Currency, Minor: d.SumMinor}, complete)
 		}
 		for _, kind := range ledger.Kinds() {
 			if n := s.Quarantined[kind]; n > 0 {
@@ -121,7 +152,7 @@ func ledgerStatus(cmd *cobra.Command, l *ledger.Ledger, filter ledger.Filter, as
 	}
 	fmt.Fprintf(out, "%d machines, %d records", t.Machines, t.Records)
 	for _, m := range t.Money {
-		fmt.Fprintf(out, ", %s", money(m.Minor, m.Currency))
+		fmt.Fprintf(out, ", %s", m)
 	}
 	fmt.Fprintln(out)
 	return nil
@@ -131,30 +162,43 @@ func newLedgerGapsCmd() *cobra.Command {
 	var flags storeFlags
 	var filter ledger.Filter
 	cmd := &cobra.Command{
-		Use:     "gaps",
-		Short:   "Print the records that must exist and that the ledger lacks; exit code 3 if there are any",
+		Use:   "gaps",
+		Short: "Print the records that must exist and that the ledger lacks; exit code 3 if there are any",
+		Long: `Print the records that must exist and that the ledger lacks. A gap that is awaited is asked for again by
+itself, at the next contact with the machine. One that is gone is what the machine says that it no longer holds:
+its journal was damaged or reset, or this ledger was restored from an old backup. One that is unreadable came and
+could not be proved: see farebeat ledger conflicts. Of one that is unknown the machine has said nothing yet.`,
 		Example: "  farebeat ledger gaps --data farebeat-data",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flags.withLedger(cmd.Context(), func(l *ledger.Ledger) error {
-				enc, missing := json.NewEncoder(cmd.OutOrStdout()), uint64(0)
-				err := l.Gaps(cmd.Context(), filter, func(g ledger.Gap) error {
-					missing += g.Len()
-					if flags.json {
-						return enc.Encode(g)
-					}
-					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%-24s epoch %d: %d to %d missing (%d)\n", g.Machine, g.Epoch, g.First, g.Last, g.Len())
-					return err
-				})
-				if err == nil && missing > 0 {
-					return differenceError("%d records are missing", missing)
-				}
-				return err
-			})
+			return flags.withBooks(cmd.Context(), false, func(b books) error { return ledgerGaps(cmd, b, filter, flags.json) })
 		},
 	}
 	flags.register(cmd)
 	registerFilter(cmd, &filter)
 	return cmd
+}
+
+func ledgerGaps(cmd *cobra.Command, b books, filter ledger.Filter, asJSON bool) error {
+	enc, missing := json.NewEncoder(cmd.OutOrStdout()), uint64(0)
+	err := b.Gaps(cmd.Context(), filter, b.declared, func(g ledger.Gap) error {
+		missing += g.Len()
+		if asJSON {
+			return enc.Encode(g)
+		}
+		notes := string(g.State)
+		if g.Tail {
+			notes += ", by the machine's own word"
+		}
+		if g.Quarantined > 0 {
+			notes += fmt.Sprintf(", %d in quarantine", g.Quarantined)
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%-24s epoch %d: %d to %d missing (%d), %s\n", g.Machine, g.Epoch, g.First, g.Last, g.Len(), notes)
+		return err
+	})
+	if err == nil && missing > 0 {
+		return differenceError("%d records are missing", missing)
+	}
+	return err
 }
 
 func newLedgerVerifyCmd() *cobra.Command {
@@ -184,13 +228,19 @@ func ledgerVerify(cmd *cobra.Command, l *ledger.Ledger, filter ledger.Filter, as
 			_ = bar.Set64(int64(p.Records)) // a bar that cannot be drawn spoils nothing
 		}
 	}
+	begun := time.Now()
 	proof, err := l.Verify(cmd.Context(), filter, progress)
 	if err != nil {
 		return err
 	}
+	perSecond := float64(proof.Records) / time.Since(begun).Seconds()
 	out := cmd.OutOrStdout()
 	if asJSON {
-		if err := json.NewEncoder(out).Encode(proof); err != nil {
+		result := struct {
+			ledger.Proof
+			PerSecond float64 `json:"records_per_s"`
+		}{proof, math.Round(perSecond)}
+		if err := json.NewEncoder(out).Encode(result); err != nil {
 			return err
 		}
 	} else {
@@ -199,45 +249,14 @@ func ledgerVerify(cmd *cobra.Command, l *ledger.Ledger, filter ledger.Filter, as
 		}
 		fmt.Fprintf(out, "%d records of %d machines proved, %d missing in gaps, %d problems", proof.Records, proof.Machines, proof.Missing, proof.Problems)
 		for _, m := range proof.Money {
-			fmt.Fprintf(out, ", %s", money(m.Minor, m.Currency))
+			fmt.Fprintf(out, ", %s", m)
 		}
-		fmt.Fprintln(out)
+		fmt.Fprintf(out, ", %.0f records/s\n", perSecond)
 	}
 	if !proof.OK() {
 		return differenceError("%d problems in the ledger", proof.Problems)
 	}
 	return nil
-}
-
-func newLedgerExportCmd() *cobra.Command {
-	var flags storeFlags
-	var filter ledger.Filter
-	var format, path string
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write the records as CSV in TIDES' columns, or as JSON lines",
-		Long: `Write the records of the ledger. csv has the columns of TIDES 1.0 fare_transactions and x_
-columns for what TIDES lacks; jsonl has every record exactly as the machine made it.`,
-		Example: "  farebeat ledger export --data farebeat-data --format csv --from 2026-11-22 --out day.csv",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flags.withLedger(cmd.Context(), func(l *ledger.Ledger) error {
-				write := func(w io.Writer) error {
-					_, err := l.Export(cmd.Context(), w, ledger.Format(format), filter)
-					return err
-				}
-				if path == "" {
-					return write(cmd.OutOrStdout())
-				}
-				return writeFile(path, write)
-			})
-		},
-	}
-	flags.config.register(cmd)
-	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
-	registerFilter(cmd, &filter)
-	cmd.Flags().StringVar(&format, "format", "csv", "csv or jsonl")
-	cmd.Flags().StringVar(&path, "out", "", "file; standard output without it")
-	return cmd
 }
 
 // emptyFilter selects the whole ledger.

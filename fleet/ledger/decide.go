@@ -11,8 +11,8 @@ import (
 	"github.com/farebeat/farebeat/schemas"
 )
 
-// MaxAmount bounds the amount of one transaction, in minor units either way: with it no sum
-// over a day can overflow.
+// MaxAmount bounds the amount of one transaction, in minor units either way: with it no sum over a
+// batch can overflow. Sums over more than that are checked.
 const MaxAmount = 1_000_000_000_000
 
 // arrival is one record of a batch whose form and MAC were found good.

@@ -62,12 +62,6 @@ type Outcome struct {
 	CompleteTo uint32  // the ledger holds all of 1..CompleteTo of Epoch now
 }
 
-// Money is an amount in minor units of an ISO 4217 currency.
-type Money struct {
-	Currency string `json:"currency"`
-	Minor    int64  `json:"minor"`
-}
-
 // Clean reports whether there is nothing that a person has to look at.
 func (o Outcome) Clean() bool { return o.Conflict+o.Forged+o.Malformed+o.Broken == 0 }
 
@@ -168,7 +162,9 @@ func apply(tx Tx, in incoming) (Outcome, error) {
 			out.Malformed++
 		}
 	}
-	out.Money = sumMoney(p.days)
+	if out.Money, err = sumMoney(p.days); err != nil {
+		return out, err
+	}
 	if merged.CompleteTo() == 0 { // the first span was not among those looked at
 		merged, err = tx.Spans(in.machine, in.epoch, Span{1, 1}, 1)
 	}
@@ -233,22 +229,13 @@ func roomForBad(tx Tx, vehicle string) (int, error) {
 	return max(0, MaxBadRecords-have[Forged]-have[Malformed]), err
 }
 
-func sumMoney(days []Day) []Money {
-	var sums []Money
+func sumMoney(days []Day) (sums []Money, err error) {
 	for _, d := range days {
-		sums = addMoney(sums, d.Currency, d.SumMinor)
-	}
-	return sums
-}
-
-func addMoney(sums []Money, currency string, minor int64) []Money {
-	for i := range sums {
-		if sums[i].Currency == currency {
-			sums[i].Minor += minor
-			return sums
+		if sums, err = addMoney(sums, d.Currency, d.SumMinor); err != nil {
+			return nil, err
 		}
 	}
-	return append(sums, Money{currency, minor})
+	return sums, nil
 }
 
 // Receipt states what the ledger has on disk of a machine, MACed epoch by epoch with the

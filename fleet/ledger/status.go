@@ -163,41 +163,6 @@ func (l *Ledger) machines(ctx context.Context, f Filter, each func(machine strin
 	}
 }
 
-// Gap is a run of numbers that the machine must have written, since a higher one is here, and that
-// the ledger does not hold.
-type Gap struct {
-	Machine string `json:"machine"`
-	Epoch   uint32 `json:"epoch"`
-	Span
-}
-
-// Gaps calls each for the gaps of every machine that the filter selects, by machine, newest epoch
-// first, lowest first. With From or To they are those that may belong to these days.
-func (l *Ledger) Gaps(ctx context.Context, f Filter, each func(Gap) error) error {
-	return l.Each(ctx, f, func(s Status) error {
-		for _, e := range s.Epochs {
-			for _, g := range e.Gaps {
-				if f.dated() && !s.dayTouches(e.Epoch, g) {
-					continue
-				}
-				if err := each(Gap{s.Machine, e.Epoch, g}); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-func (s Status) dayTouches(epoch uint32, gap Span) bool {
-	for _, d := range s.Days {
-		if d.Epoch == epoch && gap.Overlaps(Span{d.First, d.Last}.Around()) {
-			return true
-		}
-	}
-	return false
-}
-
 // Held tells which numbers of every epoch of a machine are here, for comparing with the machine's
 // own journal.
 func (l *Ledger) Held(ctx context.Context, machine string) (map[uint32]Spans, error) {
@@ -278,8 +243,8 @@ func (l *Ledger) Totals(ctx context.Context, f Filter) (t Totals, err error) {
 				last = d.Machine
 			}
 			t.Records += d.Records
-			t.Money = addMoney(t.Money, d.Currency, d.SumMinor)
-			return nil
+			t.Money, err = addMoney(t.Money, d.Currency, d.SumMinor)
+			return err
 		}); err != nil {
 			return err
 		}

@@ -88,7 +88,7 @@ func TestGapsOfDays(t *testing.T) {
 		{ledger.Filter{Machine: "n"}, nil},
 	} {
 		var got []string
-		if err := h.Gaps(context.Background(), c.f, func(g ledger.Gap) error {
+		if err := h.Gaps(context.Background(), c.f, nil, func(g ledger.Gap) error {
 			got = append(got, fmt.Sprintf("%s %d %d-%d", g.Machine, g.Epoch, g.First, g.Last))
 			return nil
 		}); err != nil {
@@ -173,11 +173,12 @@ func TestExportCSV(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`bus, "7"/3/1`, "2018-06-12", "2018-06-12T05:00:30.000Z", "2.25", "USD", "Enter",
-		"t9", "v 1", `bus, "7"`, "s4", "Bank card", "tok-1",
-		"36", "3", "1", "225", "America/New_York", "true", "AQID", tx.Prev, tx.MAC, "v 1", "2018-06-12T12:00:00.000Z",
+		`bus, "7"/3/1`, "2018-06-12", "2018-06-12T05:00:30Z", "2.25", "USD", "Enter",
+		"t9", "v 1", `bus, "7"`, "s4", "Bank card", "false", "tok-1",
+		"36", "3", "1", "225", "2018-06-12T05:00:30.000Z", "America/New_York", "true", "Enter", "Bank card",
+		"AQID", tx.Prev, tx.MAC, "v 1", "2018-06-12T12:00:00.000Z",
 	}
-	if diff := cmp.Diff([][]string{ledger.Columns(), want}, rows); diff != "" {
+	if diff := cmp.Diff([][]string{ledger.FareColumns(), want}, rows); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -95,8 +95,36 @@ type View interface {
 	// Quarantined calls each for evidence with an ID above after, in the order of IDs, at most
 	// limit (0: all). Machine "" is all.
 	Quarantined(machine string, after int64, limit int, each func(Quarantined) error) error
+	// Evidence calls each for the key and kind of every piece of evidence against a machine, in no order.
+	Evidence(machine string, each func(epoch, seq uint32, kind Kind) error) error
 	// CountQuarantined counts the pieces of evidence by kind. Machine or vehicle "" is all.
 	CountQuarantined(machine, vehicle string) (map[Kind]int, error)
+	// Issued gives the newest certificate of a machine's service day; nil if there is none.
+	Issued(machine, date string) (*Issued, error)
+	// EachIssued calls each for certificates of service days with from <= day <= to (an empty bound is none), by day,
+	// machine and revision. Machine "" is all.
+	EachIssued(machine, from, to string, each func(Issued) error) error
+	// ToIssue lists the machines, in ascending order, whose service day has no certificate, or whose newest is not complete,
+	// has another number of records than the day, or is older than evidence against the machine.
+	ToIssue(date string) ([]string, error)
+}
+
+// MachineDay names a service day of a machine.
+type MachineDay struct {
+	Date    string // YYYY-MM-DD
+	Machine string
+}
+
+// Issued is one revision of a certificate as it is kept. Body is the certificate; the fields beside it are for
+// finding it.
+type Issued struct {
+	Machine     string
+	ServiceDate string // YYYY-MM-DD
+	Revision    uint32 // from 1
+	IssuedAt    time.Time
+	Complete    bool
+	Records     uint64 // received
+	Body        []byte // schemas.Certificate, signed
 }
 
 // Tx writes. Its reads see what it wrote.
@@ -107,9 +135,11 @@ type Tx interface {
 	// ReplaceSpans takes the spans of an epoch that are in old and not in new away, and adds those
 	// that are in new and not in old.
 	ReplaceSpans(machine string, epoch uint32, old, new Spans) error
-	// AddDays adds the numbers of each to what is there.
+	// AddDays adds the numbers of each to what is there. A sum that comes near 64 bits is ErrOverflow.
 	AddDays(days []Day) error
 	// Quarantine keeps evidence. One with the key, kind and bytes of an earlier one raises
 	// that one's Times and LastAt instead.
 	Quarantine(evidence []Quarantined) error
+	// Issue keeps a certificate. A revision that is there already is an error; none is ever changed.
+	Issue(c Issued) error
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/farebeat/farebeat/schemas"
@@ -14,6 +15,7 @@ type Proof struct {
 	Records     uint64       `json:"records"`
 	Money       []Money      `json:"money"`       // sums of the records that were proved, by currency
 	Missing     uint64       `json:"missing"`     // numbers in gaps: not yet here, no damage
+	Unlinked    uint64       `json:"unlinked"`    // records behind a gap: their link waits for the record before them
 	Quarantined map[Kind]int `json:"quarantined"` // evidence that waits for a person
 	Problems    uint64       `json:"problems"`    // findings, also those beyond MaxFindings
 	Findings    []Finding    `json:"findings"`    // the first MaxFindings
@@ -41,6 +43,9 @@ func (f Finding) String() string {
 	return fmt.Sprintf("machine %s, record %d-%d: %s", f.Machine, f.Epoch, f.Seq, f.Problem)
 }
 
+// progressEvery is how many records Verify proves between two words on its progress.
+const progressEvery = 10_000
+
 // Progress is how far Verify is.
 type Progress struct {
 	Machines uint64 // proved
@@ -51,13 +56,19 @@ type Progress struct {
 // Verify proves the ledger anew from the records' bytes: form and MAC of every record, every
 // link of every chain, and that spans and day sums say exactly what the records say. Each
 // machine is read in one snapshot; taking in goes on meanwhile. Of f only Machine selects: a chain
-// has no days. progress (nil for none) is called after each machine. The error is about reading; what is wrong is in the Proof.
+// has no days. progress (nil for none) is called after each machine and every progressEvery records. The error is about
+// reading; what is wrong is in the Proof. What it keeps in memory grows with gaps and days, not with records.
 func (l *Ledger) Verify(ctx context.Context, f Filter, progress func(Progress)) (Proof, error) {
 	totals, err := l.Totals(ctx, Filter{Machine: f.Machine})
 	if err != nil {
 		return Proof{}, err
 	}
 	p := &prover{proof: Proof{Quarantined: totals.Quarantined, Findings: []Finding{}}}
+	p.tell = func() {
+		if progress != nil {
+			progress(Progress{p.proof.Machines, p.proof.Records, max(totals.Records, p.proof.Records)})
+		}
+	}
 	err = l.machines(ctx, Filter{Machine: f.Machine}, func(machine string) error {
 		key, err := l.keys.Machine(ctx, machine)
 		if err != nil {
@@ -68,9 +79,7 @@ func (l *Ledger) Verify(ctx context.Context, f Filter, progress func(Progress)) 
 			return fmt.Errorf("ledger: verify machine %q: %w", machine, err)
 		}
 		p.proof.Machines++
-		if progress != nil {
-			progress(Progress{p.proof.Machines, p.proof.Records, max(totals.Records, p.proof.Records)})
-		}
+		p.tell()
 		return nil
 	})
 	return p.proof, err
@@ -79,6 +88,7 @@ func (l *Ledger) Verify(ctx context.Context, f Filter, progress func(Progress)) 
 // prover goes through one machine after the other.
 type prover struct {
 	proof   Proof
+	tell    func() // of progress
 	machine string
 	key     []byte
 	days    map[dayKey]Day // as the machine's records add up
@@ -118,7 +128,9 @@ func (p *prover) proveEpoch(v View, epoch uint32) error {
 	var built Spans
 	var before Row
 	err := v.Records(p.machine, epoch, Every(), func(r Row) error {
-		p.proof.Records++
+		if p.proof.Records++; p.proof.Records%progressEvery == 0 {
+			p.tell()
+		}
 		if n := len(built); n > 0 && built[n-1].Last+1 == r.Seq {
 			built[n-1].Last = r.Seq
 		} else {
@@ -154,30 +166,62 @@ func (p *prover) compareSpans(epoch uint32, stored, built Spans) {
 }
 
 func (p *prover) proveRecord(r, before Row) {
-	tx, kind, why := judgeRecord(p.machine, r.Epoch, r.Seq, p.key, r.Record)
-	if kind != "" {
-		p.find(r.Epoch, r.Seq, "%s: %s", kind, why)
+	tx, problem := proveRow(p.machine, p.key, r)
+	if tx.MAC == "" {
+		p.find(r.Epoch, r.Seq, "%s", problem)
 		return
 	}
-	p.proof.Money = addMoney(p.proof.Money, tx.Currency, tx.AmountMinor)
-	p.addDay(tx)
-	if r.ServiceDate != tx.ServiceDate || r.AmountMinor != tx.AmountMinor || r.Currency != tx.Currency || r.EventTime.UnixMilli() != tx.EventTime.UnixMilli() {
-		p.find(r.Epoch, r.Seq, "the columns beside the record say %s, %d %s, %d ms; the record says %s, %d %s, %d ms", r.ServiceDate, r.AmountMinor,
-			r.Currency, r.EventTime.UnixMilli(), tx.ServiceDate, tx.AmountMinor, tx.Currency, tx.EventTime.UnixMilli())
+	p.addUp(r, tx)
+	if problem != "" {
+		p.find(r.Epoch, r.Seq, "%s", problem)
 	}
-	if r.Seq != 1 && before.Seq != r.Seq-1 {
-		return // a gap: there is nothing to chain to
-	}
-	want := schemas.Genesis(p.machine, r.Epoch)
-	if r.Seq != 1 {
-		want = schemas.HashRecord(before.Record)
-	}
-	if tx.Prev != encodeHash(want) {
+	switch proveLink(r, before, tx.Prev) {
+	case linkWaits:
+		p.proof.Unlinked++
+	case linkBroken:
 		p.find(r.Epoch, r.Seq, "the chain is broken: prev is not the hash of the record before it")
 	}
 }
 
-func (p *prover) addDay(tx schemas.Transaction) {
+// proveRow proves a record's form and MAC, and holds the columns beside it against it. The transaction is empty where
+// the record itself is not good; problem says what is wrong.
+func proveRow(machine string, key []byte, r Row) (tx schemas.Transaction, problem string) {
+	tx, kind, why := judgeRecord(machine, r.Epoch, r.Seq, key, r.Record)
+	if kind != "" {
+		return schemas.Transaction{}, fmt.Sprintf("%s: %s", kind, why)
+	}
+	if r.ServiceDate != tx.ServiceDate || r.AmountMinor != tx.AmountMinor || r.Currency != tx.Currency || r.EventTime.UnixMilli() != tx.EventTime.UnixMilli() {
+		problem = fmt.Sprintf("the columns beside the record say %s, %d %s, %d ms; the record says %s, %d %s, %d ms", r.ServiceDate, r.AmountMinor,
+			r.Currency, r.EventTime.UnixMilli(), tx.ServiceDate, tx.AmountMinor, tx.Currency, tx.EventTime.UnixMilli())
+	}
+	return tx, problem
+}
+
+// How a record is linked to the one before it.
+const (
+	linkHolds  = iota
+	linkWaits  // the record before it is not here: a gap, no damage
+	linkBroken // it does not name the record before it
+)
+
+// proveLink proves the link from r, whose prev is prev, to the record before it; before is the last one of its epoch that
+// is here, empty for none.
+func proveLink(r, before Row, prev string) int {
+	want := schemas.Genesis(r.Machine, r.Epoch)
+	if r.Seq != 1 {
+		if before.Seq != r.Seq-1 {
+			return linkWaits
+		}
+		want = schemas.HashRecord(before.Record)
+	}
+	if prev != encodeHash(want) {
+		return linkBroken
+	}
+	return linkHolds
+}
+
+// addUp adds a proved record to the sums.
+func (p *prover) addUp(r Row, tx schemas.Transaction) {
 	k := dayKey{tx.ServiceDate, tx.Epoch, tx.Currency}
 	d, ok := p.days[k]
 	if !ok {
@@ -185,7 +229,12 @@ func (p *prover) addDay(tx schemas.Transaction) {
 	}
 	d.First, d.Last = min(d.First, tx.Seq), max(d.Last, tx.Seq)
 	d.Records++
-	d.SumMinor += tx.AmountMinor
+	var errDay, errAll error
+	d.SumMinor, errDay = addMinor(d.SumMinor, tx.AmountMinor)
+	p.proof.Money, errAll = addMoney(p.proof.Money, tx.Currency, tx.AmountMinor)
+	if err := errors.Join(errDay, errAll); err != nil {
+		p.find(r.Epoch, r.Seq, "%v", err)
+	}
 	p.days[k] = d
 }
 

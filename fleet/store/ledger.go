@@ -109,10 +109,7 @@ func (v ledgerView) Records(machine string, epoch uint32, over ledger.Span, each
 func (v ledgerView) Days(machine, from, to string, each func(ledger.Day) error) error {
 	query := `SELECT machine, service_date, epoch, currency, first, last, records, sum_minor FROM ledger_day
 		WHERE service_date >= ? AND service_date <= ?`
-	if to == "" {
-		to = "9999-99-99"
-	}
-	args := []any{from, to}
+	args := []any{from, lastDate(to)}
 	if machine != "" {
 		query += ` AND machine = ?`
 		args = append(args, machine)
@@ -164,6 +161,19 @@ func (v ledgerView) Quarantined(machine string, after int64, limit int, each fun
 		e.FirstAt, e.LastAt = time.UnixMilli(first).UTC(), time.UnixMilli(last).UTC()
 		return each(e)
 	}))
+}
+
+// Evidence implements ledger.View.
+func (v ledgerView) Evidence(machine string, each func(epoch, seq uint32, kind ledger.Kind) error) error {
+	return wrap("read quarantine", v.q.rows(`SELECT epoch, seq, kind FROM ledger_quarantine WHERE machine = ?`, []any{machine},
+		func(scan func(...any) error) error {
+			var epoch, seq uint32
+			var kind ledger.Kind
+			if err := scan(&epoch, &seq, &kind); err != nil {
+				return err
+			}
+			return each(epoch, seq, kind)
+		}))
 }
 
 // CountQuarantined implements ledger.View.
@@ -239,16 +249,23 @@ func (l ledgerTx) ReplaceSpans(machine string, epoch uint32, before, after ledge
 	return nil
 }
 
+// maxSum bounds a day's sum either way. SQLite makes a sum beyond 64 bits a number with a fraction, silently.
+const maxSum = int64(9_000_000_000_000_000_000)
+
 // AddDays implements ledger.Tx.
 func (l ledgerTx) AddDays(days []ledger.Day) error {
 	for _, d := range days {
-		err := l.t.exec(`INSERT INTO ledger_day (machine, service_date, epoch, currency, first, last, records, sum_minor)
+		changed, err := l.t.affect(`INSERT INTO ledger_day (machine, service_date, epoch, currency, first, last, records, sum_minor)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (machine, service_date, epoch, currency) DO UPDATE SET
 			first = CASE WHEN excluded.first < ledger_day.first THEN excluded.first ELSE ledger_day.first END,
 			last = CASE WHEN excluded.last > ledger_day.last THEN excluded.last ELSE ledger_day.last END,
-			records = ledger_day.records + excluded.records, sum_minor = ledger_day.sum_minor + excluded.sum_minor`,
-			d.Machine, d.ServiceDate, d.Epoch, d.Currency, d.First, d.Last, int64(d.Records), d.SumMinor)
+			records = ledger_day.records + excluded.records, sum_minor = ledger_day.sum_minor + excluded.sum_minor
+			WHERE ledger_day.sum_minor + excluded.sum_minor BETWEEN ? AND ?`,
+			d.Machine, d.ServiceDate, d.Epoch, d.Currency, d.First, d.Last, int64(d.Records), d.SumMinor, -maxSum, maxSum)
+		if err == nil && changed == 0 {
+			err = fmt.Errorf("machine %q, service day %s: %w", d.Machine, d.ServiceDate, ledger.ErrOverflow)
+		}
 		if err != nil {
 			return wrap("add up days", err)
 		}

@@ -29,4 +29,8 @@ func acquire(path string) (*fileLock, error) {
 	return &fileLock{f}, nil
 }
 
-func (l *fileLock) release() error { return l.f.Close() }
+// release gives the lock back at once. Closing the file alone would leave it with a child process that is just being
+// started and still has a copy.
+func (l *fileLock) release() error {
+	return errors.Join(syscall.Flock(int(l.f.Fd()), syscall.LOCK_UN), l.f.Close())
+}

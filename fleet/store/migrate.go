@@ -26,6 +26,7 @@ func migrations() []migration {
 	return []migration{
 		{1, "ledger", ledgerSchema()},
 		{2, "counts, faults, roster", fleetSchema()},
+		{3, "day certificates", certificateSchema()},
 	}
 }
 
@@ -87,6 +88,16 @@ func fleetSchema() []string {
 			PRIMARY KEY (fault, number)) WITHOUT ROWID`,
 		// The whole roster is written at once, so it is cut in parts, not in machines.
 		`CREATE TABLE roster (part INTEGER PRIMARY KEY, body BLOB NOT NULL)`,
+	}
+}
+
+func certificateSchema() []string {
+	return []string{
+		// body is the certificate as it was signed. A row is never changed; what is known later is a new revision.
+		`CREATE TABLE ledger_certificate (
+			service_date TEXT NOT NULL, machine TEXT NOT NULL, revision INTEGER NOT NULL,
+			issued_ms INTEGER NOT NULL, complete INTEGER NOT NULL, records INTEGER NOT NULL, body BLOB NOT NULL,
+			PRIMARY KEY (service_date, machine, revision)) WITHOUT ROWID`,
 	}
 }
 

@@ -20,6 +20,9 @@ func TestStore(t *testing.T, open func(t *testing.T) ledger.Store) {
 	t.Run("records", func(t *testing.T) { records(t, open(t)) })
 	t.Run("days add up", func(t *testing.T) { days(t, open(t)) })
 	t.Run("evidence", func(t *testing.T) { evidence(t, open(t)) })
+	t.Run("a sum near 64 bits", func(t *testing.T) { nearOverflow(t, open(t)) })
+	t.Run("certificates", func(t *testing.T) { certificates(t, open(t)) })
+	t.Run("what is to be certified", func(t *testing.T) { toIssue(t, open(t)) })
 	t.Run("machines and epochs", func(t *testing.T) { machines(t, open(t)) })
 }
 
@@ -253,6 +256,14 @@ func evidence(t *testing.T, s ledger.Store) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
+		keys := map[string]int{}
+		err := v.Evidence("m", func(epoch, seq uint32, kind ledger.Kind) error {
+			keys[fmt.Sprint(epoch, seq, kind)]++
+			return nil
+		})
+		if diff := cmp.Diff(map[string]int{fmt.Sprint(1, 1, ledger.Forged): 2, fmt.Sprint(1, 1, ledger.Malformed): 1}, keys); err != nil || diff != "" {
+			t.Errorf("evidence: %v %s", err, diff)
+		}
 		for _, c := range []struct {
 			machine, vehicle string
 			want             map[ledger.Kind]int
@@ -316,5 +327,110 @@ func machines(t *testing.T, s ledger.Store) {
 			t.Errorf("%d machines are complete", complete)
 		}
 		return errors.Join(err, err2, err3)
+	})
+}
+
+func nearOverflow(t *testing.T, s ledger.Store) {
+	rich := day("m", "2018-06-12", 1, 1)
+	for _, sum := range []int64{5e18, 5e18, -5e18, -5e18, -5e18} {
+		rich.SumMinor = sum
+		err := s.Update(context.Background(), func(tx ledger.Tx) error { return tx.AddDays([]ledger.Day{rich}) })
+		if err != nil && !errors.Is(err, ledger.ErrOverflow) {
+			t.Fatal(err)
+		}
+	}
+	view(t, s, func(v ledger.View) error {
+		return v.Days("m", "", "", func(d ledger.Day) error { // +5, not +5, -5, -5, not -5
+			if d.SumMinor != -5e18 || d.Records != 3 {
+				t.Errorf("the sum is %d of %d records", d.SumMinor, d.Records)
+			}
+			return nil
+		})
+	})
+}
+
+func issue(machine, date string, revision uint32, complete bool, records uint64) ledger.Issued {
+	return ledger.Issued{
+		Machine: machine, ServiceDate: date, Revision: revision, IssuedAt: Start().AddDate(0, 0, int(revision)),
+		Complete: complete, Records: records, Body: fmt.Appendf(nil, "%s %s %d", machine, date, revision),
+	}
+}
+
+func certificates(t *testing.T, s ledger.Store) {
+	all := []ledger.Issued{
+		issue("m", "2018-06-12", 1, false, 9), issue("m", "2018-06-12", 2, true, 10), issue("n", "2018-06-12", 1, true, 1), issue("m", "2018-06-13", 1, true, 3),
+	}
+	update(t, s, func(tx ledger.Tx) error {
+		for _, c := range []int{3, 1, 2, 0} {
+			if err := tx.Issue(all[c]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if s.Update(context.Background(), func(tx ledger.Tx) error { return tx.Issue(issue("m", "2018-06-12", 2, false, 99)) }) == nil {
+		t.Error("a revision was issued twice")
+	}
+	view(t, s, func(v ledger.View) error {
+		newest, err := v.Issued("m", "2018-06-12")
+		if diff := cmp.Diff(&all[1], newest); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+		if none, err := v.Issued("n", "2018-06-13"); none != nil || err != nil {
+			t.Errorf("a certificate of nothing: %v, %v", none, err)
+		}
+		for _, c := range []struct {
+			machine, from, to string
+			want              []ledger.Issued
+		}{
+			{"", "", "", all},
+			{"m", "", "", []ledger.Issued{all[0], all[1], all[3]}},
+			{"", "2018-06-13", "", all[3:]},
+			{"n", "", "2018-06-12", all[2:3]},
+		} {
+			var got []ledger.Issued
+			err := v.EachIssued(c.machine, c.from, c.to, func(i ledger.Issued) error { got = append(got, i); return nil })
+			if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
+				t.Errorf("machine %q, %s to %s: %v %s", c.machine, c.from, c.to, err, diff)
+			}
+		}
+		return nil
+	})
+}
+
+func toIssue(t *testing.T, s ledger.Store) {
+	late := bad(1, ledger.Conflict, "x")
+	late.Machine, late.FirstAt = "conflicted", Start().AddDate(0, 0, 9)
+	old := late
+	old.Machine, old.FirstAt, old.Record = "looked at", Start(), []byte("y")
+	yen := day("grown", "2018-06-12", 3, 3)
+	yen.Currency = "JPY"
+	update(t, s, func(tx ledger.Tx) error {
+		for _, m := range []string{"new", "done", "open", "grown", "conflicted", "looked at"} {
+			if err := tx.AddDays([]ledger.Day{day(m, "2018-06-12", 1, 2), day(m, "2018-06-20", 9, 9)}); err != nil {
+				return err
+			}
+			if m != "new" {
+				if err := tx.Issue(issue(m, "2018-06-12", 1, false, 1)); err != nil {
+					return err
+				}
+				if err := tx.Issue(issue(m, "2018-06-12", 2, m != "open", 2)); err != nil {
+					return err
+				}
+			}
+		}
+		return errors.Join(tx.AddDays([]ledger.Day{yen, day("done", "2018-06-10", 1, 1)}), tx.Quarantine([]ledger.Quarantined{late, old}))
+	})
+	view(t, s, func(v ledger.View) error {
+		for date, want := range map[string][]string{
+			"2018-06-12": {"conflicted", "grown", "new", "open"}, "2018-06-10": {"done"}, "2018-06-11": nil,
+			"2018-06-20": {"conflicted", "done", "grown", "looked at", "new", "open"},
+		} {
+			got, err := v.ToIssue(date)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("%s: %v %s", date, err, diff)
+			}
+		}
+		return nil
 	})
 }
