@@ -14,10 +14,11 @@ import (
 var (
 	errPower = errors.New("no power")
 	errDisk  = errors.New("input/output error")
+	errSpace = errors.New("no space left on device")
 )
 
 // powerDisk is a file system in memory that knows what is on the disk and what
-// only in the cache. It loses power, or fails once, at any given operation.
+// only in the cache. It loses power, fails once, or is full for a while, at any given operation.
 type powerDisk struct {
 	names   map[string]*inode // as the program sees them
 	durable map[string]*inode // as they are on the disk
@@ -25,11 +26,38 @@ type powerDisk struct {
 	ops     int // changing operations so far
 	failAt  int // this one fails; 0: none
 	once    bool
+	full    int // from failAt on, for so many operations, no file grows
 	dead    bool
 	rng     *rand.Rand
 }
 
-type inode struct{ data, synced []byte }
+type inode struct {
+	data, synced []byte
+	lost         []bool // bytes of data that a failed sync gave up: no later one writes them
+}
+
+// drop is what a failed sync may do: what was to be written counts as written.
+func (f *inode) drop() {
+	for len(f.lost) < len(f.data) {
+		f.lost = append(f.lost, false)
+	}
+	for i, b := range f.data {
+		f.lost[i] = f.lost[i] || i >= len(f.synced) || f.synced[i] != b
+	}
+}
+
+func (f *inode) sync() {
+	old := f.synced
+	f.synced = slices.Clone(f.data)
+	for i := range min(len(f.lost), len(f.data)) {
+		if f.lost[i] {
+			f.synced[i] = 0
+			if i < len(old) {
+				f.synced[i] = old[i]
+			}
+		}
+	}
+}
 
 func newPowerDisk() *powerDisk {
 	return &powerDisk{names: map[string]*inode{}, durable: map[string]*inode{}, rng: rand.New(rand.NewPCG(1, 2))}
@@ -41,7 +69,7 @@ func (d *powerDisk) step() error {
 		return errPower
 	}
 	d.ops++
-	if d.ops != d.failAt {
+	if d.ops != d.failAt || d.full > 0 {
 		return nil
 	}
 	if d.once {
@@ -203,8 +231,14 @@ func (p *powerFile) ReadAt(b []byte, off int64) (int, error) {
 
 func (p *powerFile) WriteAt(b []byte, off int64) (int, error) {
 	err := p.d.step()
+	if d := p.d; err == nil && d.full > 0 && d.ops >= d.failAt && d.ops < d.failAt+d.full && int(off)+len(b) > len(p.f.data) {
+		err = errSpace
+	}
 	if err != nil {
 		b = b[:p.d.rng.IntN(len(b)+1)]
+	}
+	for i := int(off); i < min(int(off)+len(b), len(p.f.lost)); i++ {
+		p.f.lost[i] = false
 	}
 	if need := int(off) + len(b); need > len(p.f.data) {
 		p.f.data = append(p.f.data, make([]byte, need-len(p.f.data))...)
@@ -218,14 +252,18 @@ func (p *powerFile) Truncate(size int64) error {
 		return err
 	}
 	p.f.data = p.f.data[:size:size]
+	p.f.lost = p.f.lost[:min(int(size), len(p.f.lost))]
 	return nil
 }
 
 func (p *powerFile) Sync() error {
 	if err := p.d.step(); err != nil {
+		if errors.Is(err, errDisk) {
+			p.f.drop()
+		}
 		return err
 	}
-	p.f.synced = slices.Clone(p.f.data)
+	p.f.sync()
 	return nil
 }
 
