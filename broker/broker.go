@@ -4,8 +4,9 @@
 // taken in the hook, without a second trip through a socket. It is the only importer of
 // Mochi.
 //
-// Retained messages live in memory: whoever owns a topic publishes its state again when it
-// connects.
+// With a store, a QoS-1 publish is acknowledged and delivered once it is on disk, and retained messages,
+// sessions and wills outlive the broker. Without one all that is in memory: whoever owns a topic
+// publishes its state again when it connects.
 package broker
 
 import (
@@ -21,6 +22,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/farebeat/farebeat/broker/store"
 	"github.com/farebeat/farebeat/topics"
 )
 
@@ -54,6 +56,8 @@ type Options struct {
 	Now            func() time.Time
 	Logger         *slog.Logger
 	Registry       prometheus.Registerer // may be nil
+	// Store keeps what must outlive the broker; nil: nothing does. The caller closes it after Close.
+	Store *store.Store
 }
 
 // Broker is an MQTT broker. Start it once; Close ends it.
@@ -98,6 +102,9 @@ func New(o Options) (*Broker, error) {
 	b.hook = newHook(b)
 	if err := b.server.AddHook(b.hook, nil); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
+	}
+	if o.Store != nil {
+		b.restore(o.Store.Take(), time.Now())
 	}
 	if o.Registry != nil {
 		if err := o.Registry.Register(collector{b}); err != nil {
@@ -161,7 +168,14 @@ func (b *Broker) Start(_ context.Context) error {
 	if b.state != 0 {
 		return errors.New("start broker: it was started or closed before; make another")
 	}
+	if b.hook.commits != nil {
+		go b.hook.commits.run() // the wills of the last run go out before anything new
+	}
 	if err := b.server.Serve(); err != nil {
+		if b.hook.commits != nil {
+			b.hook.commits.close()
+		}
+		b.state = 2
 		return fmt.Errorf("start broker: %w", err)
 	}
 	b.state = 1
@@ -178,9 +192,15 @@ func (b *Broker) Close() error {
 		return nil
 	}
 	b.hook.closing.Store(true)
+	if b.hook.commits != nil {
+		close(b.hook.commits.closing)
+	}
 	b.closeListeners()
 	b.conns.close()
 	b.hook.writers.Wait()
+	if b.hook.commits != nil && was == 1 {
+		b.hook.commits.close()
+	}
 	if was == 0 {
 		return nil
 	}

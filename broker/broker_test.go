@@ -3,6 +3,7 @@ package broker_test
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +17,16 @@ import (
 	"github.com/farebeat/farebeat/topics"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envStore) != "" { // this is the child of TestKill
+		if err := serveUntilKilled(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // inBubble runs a test on virtual time with a broker that is closed at the end.
 func inBubble(t *testing.T, o broker.Options, test func(t *testing.T, b *broker.Broker)) {

@@ -38,9 +38,12 @@ type conn struct {
 	heartbeat string // the topic of a machine's heartbeat, "" for other roles
 	client    *mqtt.Client
 	session   *session
-	window    int    // messages that it takes before it acknowledges one
-	up        bool   // the tap was told
-	existed   []bool // by filter of the SUBSCRIBE in hand
+	window    int                    // messages that it takes before it acknowledges one
+	up        bool                   // the tap was told
+	goodbye   bool                   // it sent DISCONNECT
+	before    []packets.Subscription // by filter of the SUBSCRIBE in hand: what stood, or zero
+	slots     chan struct{}          // filled by publishes that are not acknowledged yet; nil without a store
+	will      int64                  // its number in the store, 0 for none
 }
 
 func newConn(c, raw net.Conn, known *topics.Identity, l *listener) *conn {
@@ -106,6 +109,17 @@ func (c *conn) sendAway(cl *mqtt.Client, code packets.Code, cause string) {
 		})
 	}
 	c.closeFor(cause)
+}
+
+// acknowledge writes PUBACKs, many at once: Mochi writes each by itself. In MQTT 5, too, four bytes say success.
+func (c *conn) acknowledge(acks []byte) error {
+	c.client.Lock() // held by all who write to it
+	_, err := c.Write(acks)
+	c.client.Unlock()
+	for range len(acks) / 4 {
+		<-c.slots
+	}
+	return err
 }
 
 // sessionID is the client id within its owner's own space: nobody can take over another's session, by guess or

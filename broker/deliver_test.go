@@ -3,7 +3,6 @@ package broker_test
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -43,7 +42,7 @@ func retain(t testing.TB, b *broker.Broker, n int, value string) {
 // A newcomer gets every retained message, however many: over a plain client and over our own session, by one filter or
 // by two that overlap; and while the state changes nothing older follows something newer.
 func TestNewcomerGetsEveryRetainedMessage(t *testing.T) {
-	const n = 20_000
+	const n = 5_000
 	inBubble(t, broker.Options{}, func(t *testing.T, b *broker.Broker) {
 		retain(t, b, n, "1")
 		var changes sync.WaitGroup
@@ -151,7 +150,7 @@ func TestSlowReadersAreBounded(t *testing.T) {
 
 // The fleet in the process loses nothing: its publishers wait.
 func TestFleetLosesNothing(t *testing.T) {
-	const n = 30_000
+	const n = 11_000
 	inBubble(t, broker.Options{}, func(t *testing.T, b *broker.Broker) {
 		f := dial(t, b, fleetID, connect{id: "fleet"})
 		f.subscribe(1, root+"vehicle/+/recovery/+")
@@ -295,12 +294,6 @@ func TestMemoryOfAConnection(t *testing.T) {
 	inBubble(t, broker.Options{}, func(t *testing.T, b *broker.Broker) {
 		const n = 500
 		dial(t, b, machineID("first"), connect{id: "m"})
-		heap := func() uint64 {
-			runtime.GC()
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			return m.HeapAlloc + m.StackInuse
-		}
 		before := heap()
 		for i := range n {
 			dial(t, b, machineID(strconv.Itoa(i)), connect{id: "m"})

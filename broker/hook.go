@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
-	"maps"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +13,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/farebeat/farebeat/broker/store"
 	"github.com/farebeat/farebeat/topics"
 )
 
@@ -30,6 +29,7 @@ type hook struct {
 	// delivered tells Mochi to acknowledge a publish and to do nothing else: once, for it is 24 bytes in an interface.
 	delivered error
 	writers   sync.WaitGroup
+	commits   *commits // nil without a store
 
 	sessions sync.Map // id to *session
 	attach   sync.Mutex
@@ -172,134 +172,39 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	return pk, nil
 }
 
-// OnPublish implements mqtt.Hook: a topic's QoS, retain flag and size are part of the contract. What is accepted is
-// delivered here; Mochi only acknowledges it, after that.
-func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	c := connOf(cl)
-	h.counters.published.Add(1)
-	if machine, ok := h.b.o.Tree.HeartbeatMachine(pk.TopicName); ok {
-		if pk.FixedHeader.Retain || len(pk.Payload) > maxHeartbeat {
-			return pk, h.refuseForm(c, pk, fmt.Errorf("topic %q: a heartbeat has at most %d bytes and is not retained", pk.TopicName, maxHeartbeat))
-		}
-		h.counters.heartbeats.Add(1)
-		if h.b.o.Tap != nil {
-			h.b.o.Tap.Heartbeat(machine, pk.Payload)
-		}
-		if readers := h.b.server.Topics.Subscribers(pk.TopicName).Subscriptions; len(readers) > 0 {
-			h.queue(readers, cl.ID, newMessage(pk))
-		}
-		return pk, h.delivered
-	}
-	m := newMessage(pk)
-	if err := h.checkForm(m); err != nil {
-		return pk, h.refuseForm(c, pk, err)
-	}
-	if s := h.fleet.Load(); s != nil {
-		s.wait(c)
-	}
-	h.deliver(cl.ID, m)
-	return pk, h.delivered
-}
-
-func newMessage(pk packets.Packet) *message {
-	m := &message{topic: pk.TopicName, payload: pk.Payload, qos: pk.FixedHeader.Qos, retain: pk.FixedHeader.Retain}
-	if pk.ProtocolVersion == 5 {
-		p := pk.Properties.Copy(false)
-		p.MessageExpiryInterval = 0 // transactions do not expire
-		m.props = &p
-	}
-	return m
-}
-
-// deliver queues a message for everyone who subscribed, and keeps it if it is retained.
-func (h *hook) deliver(origin string, m *message) {
-	if m.retain {
-		h.retained.put(m, func() { h.fanOut(origin, m) })
-		return
-	}
-	h.fanOut(origin, m)
-}
-
-func (h *hook) fanOut(origin string, m *message) {
-	h.queue(h.b.server.Topics.Subscribers(m.topic).Subscriptions, origin, m)
-}
-
-func (h *hook) queue(readers map[string]packets.Subscription, origin string, m *message) {
-	for id, sub := range readers {
-		if s, ok := h.sessions.Load(id); ok && !(sub.NoLocal && id == origin) {
-			s.(*session).push(queued{m: m, qos: min(m.qos, sub.Qos), retain: m.retain && sub.RetainAsPublished, subs: identifiers(sub)})
-		}
-	}
-}
-
-func identifiers(sub packets.Subscription) []int {
-	if len(sub.Identifiers) == 0 {
-		return nil
-	}
-	return slices.Sorted(maps.Values(sub.Identifiers))
-}
-
-// maxHeartbeat is MaxBytes of the heartbeat topic; a test keeps them equal.
-const maxHeartbeat = 1024
-
-func (h *hook) checkForm(m *message) error {
-	a, err := h.b.o.Tree.Parse(m.topic)
-	if err != nil {
-		return err
-	}
-	spec, _ := topics.Lookup(a.Kind)
-	switch {
-	case m.qos < spec.QoS || m.qos > 1:
-		return fmt.Errorf("topic %q: QoS %d, want %d", m.topic, m.qos, spec.QoS)
-	case m.retain != spec.Retain:
-		return fmt.Errorf("topic %q: retain is %t, want %t", m.topic, m.retain, spec.Retain)
-	case len(m.payload) > spec.MaxBytes:
-		return fmt.Errorf("topic %q: %d bytes, at most %d", m.topic, len(m.payload), spec.MaxBytes)
-	case len(m.payload) == 0 && !spec.Retain:
-		return fmt.Errorf("topic %q: the payload is empty", m.topic)
-	}
-	return nil
-}
-
-// refuseForm drops a publish. MQTT 3.1.1 knows no negative acknowledgement: a QoS-1 writer is
-// disconnected, as it is for a topic that it may not write, lest it send the same for ever.
-func (h *hook) refuseForm(c *conn, pk packets.Packet, err error) error {
-	h.counters.refusedForm.Add(1)
-	h.refuse(c.identity.Name, "publish refused", err)
-	if pk.FixedHeader.Qos == 0 {
-		return packets.ErrRejectPacket
-	}
-	if pk.ProtocolVersion == 5 {
-		return packets.ErrPayloadFormatInvalid
-	}
-	c.closeFor("it published what its topic does not take") // not cl.Stop, which Mochi takes for a goodbye
-	return packets.ErrRejectPacket
-}
-
 // OnSubscribe implements mqtt.Hook: it notes which subscriptions stood before.
 func (h *hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	c := connOf(cl)
-	c.existed = c.existed[:0]
+	c.before = c.before[:0]
 	for _, f := range pk.Filters {
-		_, ok := cl.State.Subscriptions.Get(f.Filter)
-		c.existed = append(c.existed, ok)
+		old, _ := cl.State.Subscriptions.Get(f.Filter)
+		c.before = append(c.before, old)
 	}
 	return pk
 }
 
-// OnSubscribed implements mqtt.Hook. The retained messages come from our store; Mochi's is empty.
+// OnSubscribed implements mqtt.Hook. The retained messages come from our store; Mochi's is empty. A subscription of a session
+// that outlives its connection is on disk before it is acknowledged.
 func (h *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, reasons []byte) {
 	c := connOf(cl)
+	var list []work
 	for i, f := range pk.Filters {
-		if reasons[i] > packets.CodeGrantedQos2.Code || f.RetainHandling == 2 || f.RetainHandling == 1 && c.existed[i] {
+		if reasons[i] > packets.CodeGrantedQos2.Code {
 			continue
 		}
-		r := &replay{filter: f.Filter, qos: min(f.Qos, 1)}
-		if f.Identifier > 0 {
-			r.subs = []int{f.Identifier}
+		existed := c.before[i].Filter != ""
+		replays := f.RetainHandling == 0 || f.RetainHandling == 1 && !existed
+		if replays {
+			c.session.replay(newReplay(f.Filter, f.Qos, f.Identifier))
 		}
-		c.session.replay(r)
+		if c.session.number != 0 && (!existed || !sameSubscription(c.before[i], f)) {
+			list = append(list, work{change: store.Subscribe{
+				Session: c.session.number, Filter: f.Filter, QoS: f.Qos, RetainHandling: f.RetainHandling, NoLocal: f.NoLocal,
+				RetainAsPublished: f.RetainAsPublished, Identifier: f.Identifier, Replay: replays && !c.session.inside,
+			}})
+		}
 	}
+	h.settle(c, list)
 }
 
 // OnPacketProcessed implements mqtt.Hook: after the SUBACK the retained messages may go.
@@ -309,19 +214,35 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, _ error) {
 	}
 }
 
-// OnUnsubscribed implements mqtt.Hook.
+// OnUnsubscribed implements mqtt.Hook. Mochi also calls it, without a packet identifier, for a session that ends.
 func (h *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
-	if c := connOf(cl); c.session != nil {
-		for _, f := range pk.Filters {
-			c.session.stopReplay(f.Filter)
+	c, ok := cl.Net.Conn.(*conn)
+	if !ok || c.session == nil {
+		return
+	}
+	var list []work
+	for _, f := range pk.Filters {
+		c.session.stopReplay(f.Filter)
+		if c.session.number != 0 && pk.PacketID != 0 {
+			list = append(list, work{change: store.Unsubscribe{Session: c.session.number, Filter: f.Filter}})
 		}
 	}
+	h.settle(c, list)
 }
 
-// OnWill implements mqtt.Hook: it delivers the will as any other message, and gives Mochi one for nobody.
+// OnWill implements mqtt.Hook: it delivers the will as any other message, and gives Mochi one for nobody. With a store, the
+// wills of a broker that closes stay there and are published by the next.
 func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
-	if !h.closing.Load() {
-		h.deliver(cl.ID, &message{topic: will.TopicName, payload: will.Payload, qos: will.Qos, retain: will.Retain})
+	c := connOf(cl)
+	m := &message{topic: will.TopicName, payload: will.Payload, qos: will.Qos, retain: will.Retain}
+	switch {
+	case h.closing.Load():
+	case c.will != 0:
+		if h.commits.putSlowly(nil, work{change: m.change(), m: m, origin: cl.ID}, work{change: store.DropWill{Number: c.will}}) {
+			c.will = 0
+		}
+	default:
+		h.deliver(cl.ID, m, nil)
 	}
 	return mqtt.Will{TopicName: mqtt.SysPrefix + "/will"}, nil
 }
@@ -332,10 +253,7 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	c := connOf(cl)
 	for {
 		h.attach.Lock()
-		var s *session
-		if old, ok := h.sessions.Load(cl.ID); ok {
-			s = old.(*session)
-		}
+		s := h.session(cl.ID)
 		if s == nil || s.owned() == nil {
 			c.session = h.take(s, c, pk.Connect.Clean)
 			h.attach.Unlock()
@@ -361,13 +279,21 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	}
 	cl.Properties.Props.ReceiveMaximum = 0
 	cl.State.Inflight.ResetSendQuota(0)
+	if h.commits != nil {
+		c.slots = make(chan struct{}, maxPending)
+		h.keepWill(c)
+	}
 }
 
 // take gives a session to a connection: the one that is kept, or a new one. The lock attach is held.
 func (h *hook) take(s *session, c *conn, clean bool) *session {
 	if s == nil || clean {
-		s = &session{h: h, id: c.client.ID, unacked: map[uint16]queued{}, inside: c.known != nil && c.identity.Role == topics.RoleFleet}
+		old := s
+		s = &session{h: h, id: c.client.ID, unacked: map[uint16]queued{}, inside: isInside(c.client.ID)}
+		h.keepSession(old, s, c)
 		h.sessions.Store(s.id, s)
+	} else {
+		h.touch(s, c, 0)
 	}
 	s.mu.Lock()
 	s.owner = c
@@ -410,6 +336,7 @@ func (h *hook) tell(c *conn, f func(up *int, tap Tap)) {
 // OnDisconnect implements mqtt.Hook. A goodbye, or a machine that is here by another connection, is no loss.
 func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 	c := connOf(cl)
+	c.goodbye = err == nil
 	if !c.up {
 		return
 	}
@@ -430,28 +357,43 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, _ bool) {
 func (h *hook) ended(c *conn) {
 	c.Close()
 	if s := c.session; s != nil {
-		p := &c.client.Properties
 		h.attach.Lock()
 		s.leave()
-		if p.ProtocolVersion == 5 && p.Props.SessionExpiryInterval == 0 || p.ProtocolVersion < 5 && p.Clean {
+		if c.keptFor() == 0 {
 			h.forget(s)
+		} else {
+			h.touch(s, c, time.Now().Unix())
 		}
 		h.attach.Unlock()
+		if c.will != 0 && (c.goodbye || !h.closing.Load()) {
+			h.commits.put(work{change: store.DropWill{Number: c.will}})
+		}
 	}
 	close(c.done)
 }
 
 func (h *hook) forget(s *session) {
-	h.sessions.CompareAndDelete(s.id, s)
+	if h.sessions.CompareAndDelete(s.id, s) && s.number != 0 {
+		h.commits.put(work{change: store.DropSession{Number: s.number}})
+	}
 	h.fleet.CompareAndSwap(s, nil)
+}
+
+// session is the session of a client id, nil if there is none.
+func (h *hook) session(id string) *session {
+	s, ok := h.sessions.Load(id)
+	if !ok {
+		return nil
+	}
+	return s.(*session)
 }
 
 // OnClientExpired implements mqtt.Hook: a client was away for too long.
 func (h *hook) OnClientExpired(cl *mqtt.Client) {
 	h.attach.Lock()
 	defer h.attach.Unlock()
-	if s, ok := h.sessions.Load(cl.ID); ok && s.(*session).owned() == nil {
-		h.forget(s.(*session))
+	if s := h.session(cl.ID); s != nil && s.owned() == nil {
+		h.forget(s)
 		h.b.server.UnsubscribeClient(cl)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,10 @@ func tampa(t testing.TB) topics.Tree {
 func start(t testing.TB, o broker.Options) *broker.Broker {
 	t.Helper()
 	o.Tree = tampa(t)
+	if onDisk {
+		o.Store = openStore(t, filepath.Join(t.TempDir(), "broker.db"))
+		t.Cleanup(func() { o.Store.Close() }) // after the broker
+	}
 	b, err := broker.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +84,13 @@ type connect struct {
 // join connects and returns the client and the reason code of the CONNACK.
 func join(t testing.TB, c net.Conn, o connect) (*raw, byte) {
 	t.Helper()
+	r, _, code := connectRaw(t, c, o)
+	return r, code
+}
+
+// connectRaw also returns whether the session was present.
+func connectRaw(t testing.TB, c net.Conn, o connect) (*raw, bool, byte) {
+	t.Helper()
 	if o.version == 0 {
 		o.version = 4
 	}
@@ -101,7 +113,7 @@ func join(t testing.TB, c net.Conn, o connect) (*raw, byte) {
 	if err != nil || ack.FixedHeader.Type != packets.Connack {
 		t.Fatalf("client %q: %v instead of a CONNACK: %v", o.id, ack.FixedHeader.Type, err)
 	}
-	return r, ack.ReasonCode
+	return r, ack.SessionPresent, ack.ReasonCode
 }
 
 // dial joins in process.
@@ -126,7 +138,7 @@ func (r *raw) send(pk packets.Packet) {
 }
 
 func (r *raw) trySend(pk packets.Packet) error {
-	pk.ProtocolVersion = r.version
+	pk.ProtocolVersion, pk.Mods.AllowResponseInfo = r.version, true
 	var b bytes.Buffer
 	var err error
 	switch pk.FixedHeader.Type {
@@ -139,6 +151,8 @@ func (r *raw) trySend(pk packets.Packet) error {
 		err = pk.PubackEncode(&b)
 	case packets.Subscribe:
 		err = pk.SubscribeEncode(&b)
+	case packets.Unsubscribe:
+		err = pk.UnsubscribeEncode(&b)
 	case packets.Pingreq:
 		err = pk.PingreqEncode(&b)
 	case packets.Disconnect:
@@ -201,6 +215,17 @@ func (r *raw) subscribe(qos byte, filters ...string) ([]byte, []packets.Packet) 
 			return got.ReasonCodes, early
 		}
 		early = append(early, got)
+	}
+}
+
+func (r *raw) unsubscribe(filter string) {
+	r.t.Helper()
+	r.lastID++
+	r.send(packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, PacketID: r.lastID, Filters: packets.Subscriptions{{Filter: filter}},
+	})
+	if pk, err := r.read(); err != nil || pk.FixedHeader.Type != packets.Unsuback {
+		r.t.Fatalf("unsubscribe %q: %v %v", filter, pk.FixedHeader.Type, err)
 	}
 }
 

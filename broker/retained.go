@@ -40,13 +40,13 @@ func newRetained() *retained {
 	return r
 }
 
-func (r *retained) of(topic string) *stripe {
+func (r *retained) stripe(topic string) *stripe {
 	return &r.stripes[maphash.String(r.seed, topic)%stripes]
 }
 
 // put stores m, or forgets the topic if m is empty, and calls then within the same step.
 func (r *retained) put(m *message, then func()) {
-	s := r.of(m.topic)
+	s := r.stripe(m.topic)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(m.payload) == 0 {
@@ -59,7 +59,7 @@ func (r *retained) put(m *message, then func()) {
 
 // get calls then with what the topic holds, if anything, within the same step.
 func (r *retained) get(topic string, then func(*message)) {
-	s := r.of(topic)
+	s := r.stripe(topic)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m := s.messages[topic]; m != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -30,8 +31,9 @@ type queued struct {
 	retain bool
 	subs   []int  // MQTT 5 subscription identifiers
 	id     uint16 // packet identifier, 0 until it was sent
-	dup    bool   // it was sent before
+	dup    bool   // it was sent before, or may have been
 	order  uint64 // of sending
+	row    int64  // its number in the store, 0: it is not there
 }
 
 // replay is the retained messages of one filter on their way to a newcomer, a stripe of the
@@ -44,26 +46,41 @@ type replay struct {
 	topics []string
 }
 
+func newReplay(filter string, qos byte, identifier int) *replay {
+	r := &replay{filter: filter, qos: min(qos, 1)}
+	if !strings.ContainsAny(filter, "+#") {
+		r.topics, r.stripe = []string{filter}, stripes // no need to look through them all
+	}
+	if identifier > 0 {
+		r.subs = []int{identifier}
+	}
+	return r
+}
+
 // session is what waits for one client, beyond the connection if it asked for that. It has a goroutine only while there
 // is something to write.
 type session struct {
-	h      *hook
-	id     string
-	inside bool // in process: its publishers wait instead of its messages being dropped
+	h       *hook
+	id      string
+	inside  bool            // in process: its publishers wait instead of its messages being dropped
+	number  int64           // in the store, 0: it does not outlive the broker
+	settled <-chan struct{} // closed when its subscriptions are on disk; used by the goroutine of the connection
 
-	mu      sync.Mutex
-	owner   *conn        // nil: away
-	client  *mqtt.Client // of owner, once CONNACK is out
-	window  int
-	queue   []queued
-	bytes   int
-	unacked map[uint16]queued
-	lastID  uint16
-	sent    uint64
-	replays []*replay
-	news    map[string]*message // retained messages queued as they came, while there are replays
-	writing bool
-	room    chan struct{} // closed when there is room again, nil if nobody waits
+	mu       sync.Mutex
+	owner    *conn        // nil: away
+	client   *mqtt.Client // of owner, once CONNACK is out
+	window   int
+	queue    []queued
+	bytes    int
+	unacked  map[uint16]queued
+	lastID   uint16
+	sent     uint64
+	replays  []*replay
+	news     map[string]*message // retained messages queued as they came, while there are replays
+	replayed []string            // filters whose replay was queued to its end
+	acks     []byte              // PUBACKs for owner
+	writing  bool
+	room     chan struct{} // closed when there is room again, nil if nobody waits
 }
 
 // push queues a message. Beyond the bounds it is dropped and counted.
@@ -77,6 +94,7 @@ func (s *session) push(q queued) {
 	full := len(s.queue) >= maxQueued || s.bytes+len(q.m.payload) > maxQueuedBytes && len(s.queue) > 0
 	if full && (away || !s.inside) {
 		s.mu.Unlock()
+		s.dequeue(q)
 		s.h.dropped(s.id, q.m.topic, away)
 		return
 	}
@@ -94,7 +112,7 @@ func (s *session) push(q queued) {
 
 // start makes the writer run if there is a client to write to. The lock is held.
 func (s *session) start() {
-	if s.writing || s.client == nil || len(s.queue) == 0 && len(s.replays) == 0 {
+	if s.writing || s.client == nil || len(s.queue)+len(s.replays)+len(s.acks) == 0 {
 		return
 	}
 	s.writing = true
@@ -104,11 +122,16 @@ func (s *session) start() {
 func (s *session) write() {
 	for {
 		s.feed()
-		q, cl, ok := s.next()
+		q, acks, cl, ok := s.next()
 		if !ok {
 			return
 		}
-		err := cl.WritePacket(q.packet())
+		var err error
+		if len(acks) > 0 {
+			err = connOf(cl).acknowledge(acks)
+		} else {
+			err = cl.WritePacket(q.packet())
+		}
 		if err == nil {
 			continue
 		}
@@ -122,10 +145,14 @@ func (s *session) write() {
 	}
 }
 
-// next takes the next message to write; not ok ends the writer.
-func (s *session) next() (q queued, cl *mqtt.Client, ok bool) {
+// next takes the acknowledgements or the message to write next; not ok ends the writer.
+func (s *session) next() (q queued, acks []byte, cl *mqtt.Client, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.client != nil && len(s.acks) > 0 {
+		acks, s.acks = s.acks, nil
+		return q, acks, s.client, true
+	}
 	for s.client != nil && len(s.queue) > 0 {
 		q = s.queue[0]
 		_, waits := s.unacked[q.id]
@@ -142,14 +169,16 @@ func (s *session) next() (q queued, cl *mqtt.Client, ok bool) {
 			continue // acknowledged in the meantime
 		}
 		if q.qos > 0 {
-			if q.dup = q.id != 0; !q.dup {
+			if q.id != 0 {
+				q.dup = true
+			} else {
 				q.id = s.freeID()
 			}
 			s.sent++
 			q.order = s.sent
 			s.unacked[q.id] = q
 		}
-		return q, s.client, true
+		return q, nil, s.client, true
 	}
 	if len(s.queue) == 0 {
 		s.queue = nil
@@ -158,7 +187,8 @@ func (s *session) next() (q queued, cl *mqtt.Client, ok bool) {
 	if len(s.queue) == 0 {
 		s.start() // a replay that came just now
 	}
-	return queued{}, nil, false
+	s.rest()
+	return queued{}, nil, nil, false
 }
 
 func (s *session) freeID() uint16 {
@@ -188,6 +218,7 @@ func (s *session) feed() {
 		r := s.replays[0]
 		if len(r.topics) == 0 && r.stripe == stripes {
 			s.replays = s.replays[1:]
+			s.replayed = append(s.replayed, r.filter)
 			if len(s.replays) == 0 {
 				s.news = nil
 			}
@@ -243,7 +274,40 @@ func (s *session) kick() {
 func (s *session) ack(id uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dequeue(s.unacked[id])
 	delete(s.unacked, id)
+	s.start()
+	s.rest()
+}
+
+// dequeue lets the store forget a message.
+func (s *session) dequeue(q queued) {
+	if q.row != 0 {
+		s.h.commits.dequeue(s.number, q.row)
+	}
+}
+
+// rest lets the store know of replays whose messages were all acknowledged. The lock is held.
+func (s *session) rest() {
+	if len(s.replayed) == 0 || len(s.queue)+len(s.unacked)+len(s.replays) > 0 {
+		return
+	}
+	if s.number != 0 {
+		s.h.commits.replayed(s.number, s.replayed)
+	}
+	s.replayed = nil
+}
+
+// acknowledge answers publishes of the session's connection c, in the order of ids.
+func (s *session) acknowledge(c *conn, ids []uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owner != c {
+		return // the connection has ended: its client sends them again
+	}
+	for _, id := range ids {
+		s.acks = append(s.acks, packets.Puback<<4, 2, byte(id>>8), byte(id))
+	}
 	s.start()
 }
 
@@ -280,7 +344,7 @@ func (s *session) lost(cl *mqtt.Client) {
 func (s *session) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owner, s.client = nil, nil
+	s.owner, s.client, s.acks = nil, nil, nil
 	s.queue = slices.DeleteFunc(s.queue, func(q queued) bool {
 		if q.qos == 0 {
 			s.bytes -= len(q.m.payload)

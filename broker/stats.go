@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Stats is what a broker did since its start. All but Clients, Retained and the two
-// counts of what came in are 0 on a healthy system.
+// Stats is what a broker did since its start. All but Clients, Retained, the two
+// counts of what came in, and what is written and waits are 0 on a healthy system.
 type Stats struct {
 	Clients        int64  // connected now
 	Retained       int64  // messages held now
@@ -20,12 +20,20 @@ type Stats struct {
 	RefusedWrite   uint64 // role or identity may not write the topic
 	RefusedRead    uint64
 	RefusedForm    uint64 // wrong QoS, retain flag or size
+
+	// Of the store; all 0 without one.
+	StoreCommits  uint64 // transactions, each with one fsync
+	StoreChanges  uint64 // in them
+	StoreWaiting  int    // bytes that wait for the disk now
+	StoreFailures uint64 // attempts to write that failed; they are repeated
+	StoreFailing  bool   // the last attempt failed: nothing is acknowledged or delivered
+	StoreDamaged  uint64 // files found damaged at the start and set aside
 }
 
 // Stats returns the counters.
 func (b *Broker) Stats() Stats {
 	c, i := &b.hook.counters, b.server.Info
-	return Stats{
+	s := Stats{
 		Clients:        atomic.LoadInt64(&i.ClientsConnected),
 		Retained:       int64(b.hook.retained.len()),
 		Published:      c.published.Load(),
@@ -38,6 +46,14 @@ func (b *Broker) Stats() Stats {
 		RefusedRead:    c.refusedRead.Load(),
 		RefusedForm:    c.refusedForm.Load(),
 	}
+	if j := b.hook.commits; j != nil {
+		s.StoreCommits, s.StoreChanges, s.StoreFailures = j.written.Load(), j.changes.Load(), j.failures.Load()
+		s.StoreWaiting, s.StoreFailing = j.waitingBytes(), j.failing.Load() != nil
+		if b.o.Store.Damage() != nil {
+			s.StoreDamaged = 1
+		}
+	}
+	return s
 }
 
 // collector gives Stats to Prometheus.
@@ -68,4 +84,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range map[string]uint64{"connect": s.RefusedConnect, "write": s.RefusedWrite, "read": s.RefusedRead, "form": s.RefusedForm} {
 		emit("refused_total", "What clients tried and may not.", prometheus.CounterValue, float64(n), "what", reason)
 	}
+	if c.b.hook.commits == nil {
+		return
+	}
+	failing := 0.0
+	if s.StoreFailing {
+		failing = 1
+	}
+	emit("store_commits_total", "Transactions of the broker's store, each with one fsync.", prometheus.CounterValue, float64(s.StoreCommits))
+	emit("store_changes_total", "Changes in them.", prometheus.CounterValue, float64(s.StoreChanges))
+	emit("store_waiting_bytes", "What waits for the disk.", prometheus.GaugeValue, float64(s.StoreWaiting))
+	emit("store_failures_total", "Attempts to write that failed; 0 on a healthy system.", prometheus.CounterValue, float64(s.StoreFailures))
+	emit("store_failing", "1 while nothing can be written, acknowledged or delivered.", prometheus.GaugeValue, failing)
+	emit("store_damaged_total", "Files found damaged at the start and set aside.", prometheus.CounterValue, float64(s.StoreDamaged))
 }

@@ -35,6 +35,8 @@ type Broker struct {
 	// UsersFile lists who may connect, see `farebeat users`. Without it only anonymous
 	// readers of a loopback listener can.
 	UsersFile string `mapstructure:"users_file" yaml:"users_file"`
+	// StoreFile is where the broker keeps what must outlive it; empty: broker.db in Data; none: in memory only.
+	StoreFile string `mapstructure:"store_file" yaml:"store_file"`
 	// MetricsAddress serves Prometheus metrics under /metrics; empty: nowhere.
 	MetricsAddress string `mapstructure:"metrics_address" yaml:"metrics_address" validate:"omitempty,hostname_port"`
 	// AllowSimulator admits users of the role simulator, which may speak for any machine.

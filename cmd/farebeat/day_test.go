@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/broker"
+	brokerstore "github.com/farebeat/farebeat/broker/store"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/edge/machine"
 	"github.com/farebeat/farebeat/edge/machine/city"
@@ -51,20 +52,22 @@ type day struct {
 	steps  []step
 
 	// While it runs.
-	ctx    context.Context
-	log    *slog.Logger
-	tree   topics.Tree
-	keys   *keys.Master
-	store  *store.Store
-	city   *simulatedCity
-	stop   func() // the server
-	sees   *viewer
-	hands  map[string]*hand
-	mu     sync.Mutex
-	broker *broker.Broker
-	fleet  *fleet.Fleet
-	ear    *cuttable // the fleet's own connection, with listen
-	deaf   bool
+	ctx   context.Context
+	log   *slog.Logger
+	tree  topics.Tree
+	keys  *keys.Master
+	store *store.Store
+	city  *simulatedCity
+	// brokerStore is nil with listen: then the broker forgets.
+	brokerStore *brokerstore.Store
+	stop        func() // the server
+	sees        *viewer
+	hands       map[string]*hand
+	mu          sync.Mutex
+	broker      *broker.Broker
+	fleet       *fleet.Fleet
+	ear         *cuttable // the fleet's own connection, with listen
+	deaf        bool
 }
 
 // step is one line of a day's story.
@@ -276,8 +279,11 @@ func (d *day) openServer(t *testing.T) {
 		close(started)
 		go func() { done <- errors.Join(f.Run(ctx), b.Close()) }()
 	} else {
+		if d.brokerStore, err = brokerstore.Open(d.ctx, filepath.Join(d.dir, "broker.db"), brokerstore.Options{}); err != nil {
+			t.Fatal(err)
+		}
 		s, err := newServer(ctx, serverOptions{
-			tree: d.tree, config: c, engine: d.engine(t), store: d.store, keys: d.keys, tick: c.Fleet.Tick, now: time.Now, logger: d.log,
+			tree: d.tree, config: c, engine: d.engine(t), brokerStore: d.brokerStore, store: d.store, keys: d.keys, tick: c.Fleet.Tick, now: time.Now, logger: d.log,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -288,7 +294,11 @@ func (d *day) openServer(t *testing.T) {
 	<-started
 	d.stop = func() {
 		cancel()
-		if err := errors.Join(<-done, d.store.Close()); err != nil {
+		err := errors.Join(<-done, d.store.Close())
+		if d.brokerStore != nil {
+			err = errors.Join(err, d.brokerStore.Close())
+		}
+		if err != nil {
 			t.Errorf("the server ended with %v", err)
 		}
 	}

@@ -157,6 +157,8 @@ func firstKind(at slot) Kind {
 		return MachineClock
 	case FamilyRoute:
 		return RouteReported
+	case FamilyStore:
+		return BrokerStore
 	}
 	return Platform
 }

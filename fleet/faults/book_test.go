@@ -103,6 +103,30 @@ func darkMachine(i int) faults.MachineCheck {
 	}
 }
 
+// The broker's disk that fails is one fault, beside whatever else stands, and it closes by itself.
+func TestBrokerStore(t *testing.T) {
+	b := faults.NewBook(faults.Policy{})
+	check := func(firing bool, reason string) faults.StoreCheck {
+		return faults.StoreCheck{Verdict: faults.Verdict{Kind: faults.BrokerStore, Firing: firing, Reason: reason}}
+	}
+	if changes := b.Apply(at(0), []faults.Input{check(false, ""), platform(true)}); len(changes) != 1 {
+		t.Fatalf("%d changes while all is well with it, want the platform's", len(changes))
+	}
+	for i := range 3 {
+		changes := b.Apply(at(time.Duration(i+1)*s), []faults.Input{check(true, "no space")})
+		if i == 0 && (len(changes) != 1 || changes[0].Fault.Kind != faults.BrokerStore || changes[0].Fault.Reason != "no space" || changes[0].Fault.Severity != schemas.Critical) {
+			t.Fatalf("opened: %+v", changes)
+		}
+		if i > 0 && len(changes) != 0 {
+			t.Errorf("told again: %+v", changes)
+		}
+	}
+	changes := b.Apply(at(10*s), []faults.Input{check(false, "it is written again")})
+	if len(changes) != 1 || !changes[0].Fault.Ended() || changes[0].Event.Reason != "it is written again" || len(b.Open()) != 1 {
+		t.Errorf("closed: %+v", changes)
+	}
+}
+
 func TestOneCauseOneFault(t *testing.T) {
 	b := faults.NewBook(faults.Policy{})
 	b.Apply(at(50*s), []faults.Input{route("36", faults.RouteSilent, true, 0)})

@@ -60,6 +60,9 @@ type PlatformCheck struct {
 	Blind    bool
 }
 
+// StoreCheck says whether the broker can write to its disk.
+type StoreCheck struct{ Verdict Verdict }
+
 // RecoveryReport is a gateway's word on a recovery. The schema says what the numbers mean.
 type RecoveryReport struct{ schemas.Recovery }
 
@@ -94,6 +97,7 @@ type Abandon struct {
 func (in MachineCheck) subject() Subject   { return Subject{Machine: in.Machine} }
 func (in RouteCheck) subject() Subject     { return Subject{Route: in.Route} }
 func (in PlatformCheck) subject() Subject  { return Subject{} }
+func (in StoreCheck) subject() Subject     { return Subject{} }
 func (in RecoveryReport) subject() Subject { return Subject{Machine: in.Machine} }
 func (in LedgerProgress) subject() Subject { return Subject{Machine: in.Machine} }
 func (in Attend) subject() Subject         { return Subject{} }
@@ -111,6 +115,7 @@ func (MachineCheck) families() []Family {
 }
 func (RouteCheck) families() []Family     { return []Family{FamilyRoute} }
 func (PlatformCheck) families() []Family  { return []Family{FamilyPlatform} }
+func (StoreCheck) families() []Family     { return []Family{FamilyStore} }
 func (RecoveryReport) families() []Family { return []Family{FamilyCustody} }
 func (LedgerProgress) families() []Family { return []Family{FamilyCustody} }
 func (Attend) families() []Family         { return nil }

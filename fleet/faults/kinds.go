@@ -24,6 +24,7 @@ const (
 	RouteBelow      Kind = "route_below"
 	RouteReported   Kind = "route_reported"
 	Platform        Kind = "platform"
+	BrokerStore     Kind = "broker_store"
 )
 
 // Family joins kinds that are one fault to a person: a subject has at most one fault
@@ -38,6 +39,7 @@ const (
 	FamilyClock    Family = "clock"
 	FamilyRoute    Family = "route"
 	FamilyPlatform Family = "platform"
+	FamilyStore    Family = "store"
 )
 
 // Entry is all that is known of one kind.
@@ -61,7 +63,7 @@ type Entry struct {
 func Kinds() []Kind {
 	return []Kind{
 		MachineSilent, MachineUnstable, MachineParked, MachineFull, MachineFilling, MachineUnsent, MachineReported,
-		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform,
+		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform, BrokerStore,
 	}
 }
 
@@ -184,6 +186,13 @@ func (k Kind) routeEntry() (Entry, bool) {
 			Title:    "Many machines lost at once",
 			Meaning:  "A large share of all machines fell silent together, over many routes: one cause, not many; closes when most are heard again.",
 			NextStep: "Check our own link, the mobile operator and the broker before any machine.",
+		}, true
+	case BrokerStore:
+		return Entry{
+			Kind: k, Family: FamilyStore, Rank: 10, Severity: schemas.Critical,
+			Title:    "The broker cannot write to its disk",
+			Meaning:  "What is published reliably is neither acknowledged nor delivered, though nothing is lost; closes when the disk is written again.",
+			NextStep: "Free space on the disk of the broker's store, or mend it; the reason names the file. No restart is needed.",
 		}, true
 	}
 	return Entry{}, false
