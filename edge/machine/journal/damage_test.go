@@ -236,6 +236,26 @@ func TestAReceiptPassesOverWhatIsLost(t *testing.T) {
 	}
 }
 
+// All of an epoch is lost: it is reported until a receipt for a later epoch shows that somebody heard of it, and not for ever.
+func TestALostEpochIsReportedUntilALaterReceipt(t *testing.T) {
+	d, _ := filled(t, 1, 1000)
+	name := d.files(testDir, ".seg")[0]
+	d.names[name].data[frames(t, d.names[name].data)[0].off+100] ^= 1
+	j := openOn(t, d, Options{})
+	if ref, err := j.Append(testTap(1), 1); err != nil || ref != (Ref{2, 1}) || j.Lost() != 1 {
+		t.Fatalf("appended %+v, %d lost: %v", ref, j.Lost(), err)
+	}
+	if again := openOn(t, d, Options{}); again.Lost() != 1 {
+		t.Errorf("%d lost at the next start", again.Lost())
+	}
+	if n, err := j.Release(receipt(2, 1, 1)); n != 1 || err != nil || j.Lost() != 0 {
+		t.Errorf("released %d, %d lost: %v", n, j.Lost(), err)
+	}
+	if again := openOn(t, d, Options{}); again.Lost() != 0 || len(again.Damage()) > 0 {
+		t.Errorf("%d lost after the receipt: %v", again.Lost(), again.Damage())
+	}
+}
+
 func TestADamagedStateWithoutSegmentsIsAQuestionForAPerson(t *testing.T) {
 	d := newPowerDisk()
 	d.put(testDir+"/state", []byte("FBS1nonsense"))

@@ -61,12 +61,13 @@ func (j *Journal) ahead(receipts []schemas.EpochReceipt) uint32 {
 func (j *Journal) release(receipts []schemas.EpochReceipt) (int, error) {
 	j.mu.Lock()
 	freed := map[*epoch]int{}
-	total := 0
+	total, newest := 0, uint32(0)
 	for _, r := range receipts {
 		e := j.find(r.Epoch)
 		if e == nil || r.Highest > e.last {
 			continue
 		}
+		newest = max(newest, r.Epoch)
 		n := 0
 		for n < len(e.entries) && r.Holds(e.entries[n].seq) {
 			n++
@@ -77,6 +78,13 @@ func (j *Journal) release(receipts []schemas.EpochReceipt) (int, error) {
 		}
 	}
 	before := map[*epoch]uint32{}
+	for _, e := range j.epochs {
+		// Of a closed epoch that damage left empty no receipt will ever speak; one for a later epoch ends the matter, lest
+		// the loss be reported for ever.
+		if e != j.current() && len(e.entries) == 0 && e.released < e.last && e.epoch < newest {
+			before[e], e.released = e.released, e.last
+		}
+	}
 	for e, n := range freed {
 		before[e] = e.released
 		e.released = e.entries[n-1].seq
@@ -85,7 +93,7 @@ func (j *Journal) release(receipts []schemas.EpochReceipt) (int, error) {
 		}
 	}
 	j.mu.Unlock()
-	if total == 0 {
+	if len(before) == 0 {
 		return 0, nil
 	}
 	if err := j.saveState(); err != nil {
