@@ -303,7 +303,7 @@ func (d *demo) note(c faults.Change) {
 	d.events = d.events[max(0, len(d.events)-2*demoListRows):]
 }
 
-// run lets everything live; the city ends before the fleet.
+// run lets everything live. The city ends before the fleet, which looks away first: that is no outage.
 func (d *demo) run(cmd *cobra.Command) error {
 	serving, stopServing := context.WithCancel(context.WithoutCancel(cmd.Context()))
 	defer stopServing()
@@ -321,6 +321,7 @@ func (d *demo) run(cmd *cobra.Command) error {
 	d.began = time.Now()
 	go func() { cityDone <- d.city.run(living) }()
 	err := d.show(inner, cmd)
+	d.server.fleet.Engine().SetBlind(d.clock.Now(), true)
 	stopLiving()
 	err = errors.Join(err, <-cityDone, d.city.close())
 	stopServing()

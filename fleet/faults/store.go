@@ -38,6 +38,7 @@ type Query struct {
 	Route      string    // faults of this route, and of machines on it
 	Vehicle    string    // machine faults that this vehicle's gateway is to act on
 	From, To   time.Time // those that were live at some time in [From, To)
+	Live       bool      // those that have not ended
 	Unfinished bool      // those that have not ended, and those that ended and nobody saw
 	After      string    // id of the last fault of the page before; only those that List puts after it
 	Limit      int       // at most this many; 0: DefaultLimit, more than MaxLimit: MaxLimit
@@ -82,6 +83,9 @@ func (q Query) Matches(f Fault) bool {
 		return false
 	}
 	if !q.From.IsZero() && f.Ended() && !f.ClosedAt.After(q.From) {
+		return false
+	}
+	if q.Live && f.Ended() {
 		return false
 	}
 	return !q.Unfinished || !f.Ended() || f.Attention.State == schemas.Unseen

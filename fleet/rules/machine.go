@@ -41,7 +41,11 @@ func (s *Set) EvaluateMachine(now time.Time, in MachineInput) []Verdict {
 		if in.Skew < 0 {
 			way = "behind"
 		}
-		fire(faults.MachineClock, fmt.Sprintf("The machine's clock is %s %s.", in.Skew.Abs().Round(time.Second), way))
+		off := in.Skew.Abs().Round(time.Second).String()
+		if in.Skew.Abs() > maxSkewSaid {
+			off = "more than a year" // the difference of two times ends at 292 years
+		}
+		fire(faults.MachineClock, fmt.Sprintf("The machine's clock is %s %s.", off, way))
 	}
 	if m.UnsentAfter > 0 && in.Pending > 0 && !in.OldestPending.IsZero() && !planned(in.State) {
 		// Its own clock set the time, so its own clock tells the age.
@@ -51,6 +55,8 @@ func (s *Set) EvaluateMachine(now time.Time, in MachineInput) []Verdict {
 	}
 	return out
 }
+
+const maxSkewSaid = 365 * 24 * time.Hour
 
 func (m MachineRules) storage(pending uint32) (Verdict, bool) {
 	if m.Cap == 0 || pending == 0 {

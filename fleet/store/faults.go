@@ -157,6 +157,9 @@ func faultFilter(q *querier, want faults.Query) (string, []any, error) {
 	if !want.From.IsZero() {
 		add("(closed_ns IS NULL OR closed_ns > ?)", nanos(want.From))
 	}
+	if want.Live {
+		add("closed_ns IS NULL")
+	}
 	if want.Unfinished {
 		add("(closed_ns IS NULL OR attention IN (?, ''))", string(schemas.Unseen))
 	}

@@ -161,6 +161,7 @@ func TestListIsMatchesInOrder(t *testing.T) {
 			Route:      rapid.SampledFrom([]string{"", "", "1", "2"}).Draw(t, "route"),
 			Vehicle:    rapid.SampledFrom([]string{"", "", "", "v1"}).Draw(t, "vehicle"),
 			From:       minute("from"), To: minute("to"),
+			Live:       rapid.Bool().Draw(t, "live"),
 			Unfinished: rapid.Bool().Draw(t, "unfinished"),
 			Limit:      rapid.IntRange(1, 20).Draw(t, "limit"),
 		}
