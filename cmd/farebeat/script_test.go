@@ -16,5 +16,5 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command line sessions under testdata/script, each as a person would type it.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "", Cmds: bookCommands(t)})
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "", Cmds: fileCommands(bookCommands(t))})
 }

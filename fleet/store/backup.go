@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -108,7 +110,7 @@ func quickCheck(ctx context.Context, q *querier) error {
 		return err
 	}
 	if len(found) > 0 {
-		return fmt.Errorf("the file is damaged; stop, keep a copy, and restore the last backup: %s", strings.Join(found, "; "))
+		return fmt.Errorf("%w; stop and run farebeat repair, or restore the last backup: %s", ErrDamaged, strings.Join(found, "; "))
 	}
 	return nil
 }
@@ -119,4 +121,83 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// leftLog reports whether a process that used the store ended without closing it: closing folds the log in.
+func leftLog(path string) bool {
+	info, err := os.Stat(path + "-wal")
+	return err == nil && info.Size() > 0
+}
+
+// checkedWhole is the size of a file that is read whole after a crash: about a second.
+const checkedWhole = 256 << 20
+
+// checkAfterCrash looks over a file that was not closed. A larger one is not read whole, which would keep the service
+// away for minutes: there, both ends of every table are read, where a crash leaves its traces, and what is damaged
+// elsewhere is named when it is met.
+func checkAfterCrash(ctx context.Context, path string, db *sql.DB) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	q := &querier{ctx: ctx, prepare: db.PrepareContext, stmts: map[string]*sql.Stmt{}}
+	defer q.release()
+	if info.Size() <= checkedWhole {
+		var verdict string
+		if err := q.row("PRAGMA quick_check(1)", nil, &verdict); err != nil {
+			return explain(err)
+		}
+		if verdict != "ok" {
+			return fmt.Errorf("%w; run farebeat repair, or restore the last backup: %s", ErrDamaged, verdict)
+		}
+		return nil
+	}
+	tables, err := tablesOf(ctx, db)
+	if err != nil {
+		return explain(err)
+	}
+	for _, t := range tables {
+		if len(t.key) == 0 {
+			continue
+		}
+		for _, order := range []string{" LIMIT 1", " DESC LIMIT 1"} {
+			end := func(func(...any) error) error { return nil }
+			err := q.rows(fmt.Sprintf("SELECT * FROM %s ORDER BY %s%s", t.name, t.key[0], order), nil, end)
+			if err != nil {
+				return explain(err)
+			}
+		}
+	}
+	return nil
+}
+
+// LastRecord is the id of the ledger's newest row, 0 for none. Ids grow in the order of commits.
+func (s *Store) LastRecord(ctx context.Context) (id int64, err error) {
+	err = s.view(ctx, func(q *querier) error { return q.row(`SELECT coalesce(max(id), 0) FROM ledger_record`, nil, &id) })
+	return id, wrap("read the newest record's id", err)
+}
+
+// restoredSkip is more than Next gives between a backup and its restore.
+const restoredSkip = 1 << 32
+
+// Restored tells the store that it is a copy that now takes the original's place: numbers that Next gave
+// after the copy was made are never given again.
+func (s *Store) Restored(ctx context.Context) error {
+	return wrap("skip numbers", s.update(ctx, func(t *tx) error {
+		next := map[string][]byte{}
+		err := t.rows(`SELECT name, value FROM meta WHERE name LIKE ?`, []any{counterPrefix + "%"}, func(scan func(...any) error) error {
+			var name string
+			var old []byte
+			if err := scan(&name, &old); err != nil {
+				return err
+			}
+			n, _ := binary.Uvarint(old)
+			next[name] = binary.AppendUvarint(nil, n+restoredSkip)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return setMeta(t, next)
+	}))
 }

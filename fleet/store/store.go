@@ -32,6 +32,7 @@ var (
 	ErrInUse    = errors.New("another process writes this store")
 	ErrNewer    = errors.New("the store was written by a newer version of this program")
 	ErrForeign  = errors.New("not a Farebeat store")
+	ErrDamaged  = errors.New("the file is damaged")
 )
 
 // Options of Open. The zero value is good.
@@ -99,6 +100,9 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 }
 
 func (s *Store) openReader(ctx context.Context) error {
+	if repairPending(s.path) {
+		return ErrRepairPending
+	}
 	if info, err := os.Stat(s.path); err != nil {
 		return explainMissing(err)
 	} else if info.IsDir() {
@@ -130,6 +134,9 @@ func explainMissing(err error) error {
 }
 
 func (s *Store) openWriter(ctx context.Context) (err error) {
+	if repairPending(s.path) {
+		return ErrRepairPending
+	}
 	if err := makeFile(s.path); err != nil {
 		return err
 	}
@@ -141,8 +148,14 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 			err = errors.Join(err, s.shutFiles())
 		}
 	}()
+	unclean := leftLog(s.path)
 	if s.write, err = connect(s.path, forWriting, 1); err != nil {
 		return err
+	}
+	if unclean {
+		if err = checkAfterCrash(ctx, s.path, s.write); err != nil {
+			return err
+		}
 	}
 	if err = migrate(ctx, s.write, s.opts.Now()); err != nil {
 		return err

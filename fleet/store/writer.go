@@ -158,13 +158,16 @@ func explain(err error) error {
 	case lib.SQLITE_IOERR:
 		return fmt.Errorf("the disk failed, nothing was written; check it and its free space: %w", err)
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
-		return fmt.Errorf("the file is damaged; stop, keep a copy, and restore the last backup: %w", err)
+		return fmt.Errorf("%w; stop and run farebeat repair, or restore the last backup: %w", ErrDamaged, err)
 	}
 	return err
 }
 
 // notADB is SQLite's code for a file that is no database.
 const notADB = lib.SQLITE_NOTADB
+
+// constraint is SQLite's code for a row that a table does not take.
+const constraint = lib.SQLITE_CONSTRAINT
 
 // isCode reports whether err is SQLite's, with this primary code.
 func isCode(err error, code int) bool {

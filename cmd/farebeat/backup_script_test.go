@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// fileCommands are commands of scripts that wait for a service and that damage files.
+//
+//	port NAME             sets a variable to a port that is free
+//	await PORT            waits until somebody listens there
+//	envsubst FILE         puts variables in
+//	spoil FILE FROM TO    overwrites bytes with noise
+func fileCommands(of map[string]func(ts *testscript.TestScript, neg bool, args []string)) map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	of["port"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		ts.Check(err)
+		ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		ts.Check(l.Close())
+	}
+	of["await"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		every := time.NewTicker(20 * time.Millisecond)
+		defer every.Stop()
+		for range 500 { // a service that does not start never listens
+			conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", "127.0.0.1:"+args[0])
+			if err == nil {
+				ts.Check(conn.Close())
+				return
+			}
+			<-every.C
+		}
+		ts.Fatalf("nobody listens at %s: the service did not start", args[0])
+	}
+	of["envsubst"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+	}
+	of["spoil"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		path := ts.MkAbs(args[0])
+		b, err := os.ReadFile(path)
+		ts.Check(err)
+		from, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		to, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		noise := rand.New(rand.NewPCG(1, 2))
+		for i := from; i < min(to, len(b)); i++ {
+			b[i] = byte(noise.Uint32())
+		}
+		ts.Check(os.WriteFile(path, b, 0o600))
+	}
+	return of
+}
