@@ -8,7 +8,7 @@ import (
 	"github.com/farebeat/farebeat/topics"
 )
 
-// slotGrace is how long a gateway has, after the receipt, to clear a slot itself.
+// slotGrace is the default of Options.SlotGrace.
 const slotGrace = 10 * time.Minute
 
 // maxSlots bounds the slots that are remembered. Those beyond are seen again with the next session.
@@ -18,6 +18,8 @@ const maxSlots = 100_000
 // Their gateway clears them on the receipt. One that was replaced for good never will, and its successor
 // does not know of them; what stands there is the record of nothing then, and is cleared for it.
 type slots struct {
+	grace time.Duration
+
 	mu   sync.Mutex
 	held map[string]time.Time // topic to when the ledger was known to hold its content
 }
@@ -43,7 +45,7 @@ func (s *slots) overdue(now time.Time) (list []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for topic, since := range s.held {
-		if now.Sub(since) >= slotGrace {
+		if now.Sub(since) >= s.grace {
 			list = append(list, topic)
 			delete(s.held, topic)
 		}

@@ -43,6 +43,10 @@ type cityOptions struct {
 	offline  bool          // no machine ever connects
 	gateways bool          // an edge agent on every vehicle
 	pace     time.Duration // how long a packet from a machine takes over the air
+	interval time.Duration // between heartbeats; 0: 15 s
+	// patience is how long a machine waits for its first connection before it works without one, while the
+	// session goes on trying; 0: it waits for as long as the city lets it, and asks anew with its next heartbeat.
+	patience time.Duration
 	// connect is how a machine or gateway reaches the broker. cut loses the connection without a goodbye.
 	connect func(id topics.Identity) (o session.Options, cut func())
 	logger  *slog.Logger
@@ -74,7 +78,7 @@ func newSimulatedCity(ctx context.Context, o cityOptions) (c *simulatedCity, err
 	c.city, err = city.New(city.Options{
 		Clock: o.clock, Duties: o.duties, Tree: tree, Dir: filepath.Join(o.dir, "machines"), Zone: o.zone,
 		Key: o.key, Name: o.name,
-		Connect: c.uplink, Radio: c.onAir, Journal: o.journal, Layover: 30 * time.Minute,
+		Connect: c.uplink, Radio: c.onAir, Journal: o.journal, Layover: 30 * time.Minute, Interval: o.interval,
 		TapsPerHour: o.taps, Outages: o.outages, Seed: o.seed, Firmware: "simulated", Logger: o.logger,
 	})
 	if err != nil {
@@ -166,10 +170,19 @@ func (c *simulatedCity) uplink(ctx context.Context, id string) (city.Uplink, err
 		defer close(u.ended)
 		_ = s.Run(running) // it ends with running, and says nothing else
 	}()
+	waiting := ctx
+	if c.o.patience > 0 {
+		var enough context.CancelFunc
+		waiting, enough = context.WithTimeout(ctx, c.o.patience)
+		defer enough()
+	}
 	select {
 	case <-up:
 		return u, nil
-	case <-ctx.Done():
+	case <-waiting.Done():
+		if ctx.Err() == nil {
+			return u, nil // it comes up later, or not
+		}
 		u.Cut()
 		return nil, fmt.Errorf("connect machine %s: %w", id, ctx.Err())
 	}
@@ -187,6 +200,9 @@ type uplink struct {
 func (u *uplink) Publish(ctx context.Context, topic string, qos byte, payload []byte) error {
 	return u.session.Publish(ctx, session.Message{Topic: topic, QoS: qos, Payload: payload})
 }
+
+// Up implements city.Uplink.
+func (u *uplink) Up() bool { return u.session.Connected() }
 
 // Cut implements city.Uplink.
 func (u *uplink) Cut() {

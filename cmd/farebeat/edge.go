@@ -19,6 +19,7 @@ import (
 func newEdgeCmd() *cobra.Command {
 	var flags configFlags
 	var vehicle, radio string
+	var rim rim
 	cmd := &cobra.Command{
 		Use:   "edge",
 		Short: "Run the agent on a vehicle's gateway",
@@ -33,10 +34,11 @@ What was read and is not yet receipted is under the folder of the key data.`,
 			if err != nil {
 				return err
 			}
-			return runEdge(cmd, c)
+			return runEdge(cmd, c, rim)
 		},
 	}
 	flags.register(cmd)
+	rim.registerClock(cmd)
 	cmd.Flags().StringVar(&vehicle, "vehicle", "", "vehicle id of the gateway's vehicle")
 	cmd.Flags().StringVar(&radio, "radio", "", "how machines are reached: socket:DIR")
 	return cmd
@@ -62,7 +64,7 @@ func socketRadio(key, radio string) (*ble.Sockets, error) {
 	return ble.NewSockets(dir), nil
 }
 
-func runEdge(cmd *cobra.Command, c configs.Config) (err error) {
+func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if c.Edge.Vehicle == "" {
 		return usageError(errors.New("edge.vehicle is required: give --vehicle"))
 	}
@@ -80,13 +82,13 @@ func runEdge(cmd *cobra.Command, c configs.Config) (err error) {
 	}
 	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
 	so.Logger = logger
-	box, err := outbox.Open(cmd.Context(), filepath.Join(c.Data, "outbox-"+url.PathEscape(c.Edge.Vehicle)+".db"), outbox.Options{})
+	box, err := outbox.Open(cmd.Context(), filepath.Join(c.Data, "outbox-"+url.PathEscape(c.Edge.Vehicle)+".db"), outbox.Options{Now: rim.now})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, box.Close()) }()
 	agent, err := edge.New(edge.Options{
-		Vehicle: c.Edge.Vehicle, Tree: tree, Connect: edge.OverMQTT(c.Edge.Vehicle, so), Radio: radio, Outbox: box, Logger: logger,
+		Vehicle: c.Edge.Vehicle, Tree: tree, Connect: edge.OverMQTT(c.Edge.Vehicle, so), Radio: radio, Outbox: box, Now: rim.now, Logger: logger,
 		Timing: edge.Timing{Recollect: c.Edge.RecollectEvery},
 	})
 	if err != nil {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -29,6 +31,7 @@ func newMachineRunCmd() *cobra.Command {
 	var flags configFlags
 	var id, vehicle, route, key, radio string
 	var offline bool
+	var rim rim
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run one reference payment machine",
@@ -43,10 +46,11 @@ so that everything it sells is stored.`,
 			if err != nil {
 				return err
 			}
-			return runMachine(cmd, c, offline)
+			return runMachine(cmd, c, offline, rim)
 		},
 	}
 	flags.register(cmd)
+	rim.registerMachine(cmd)
 	f := cmd.Flags()
 	f.StringVar(&id, "id", "", "machine id")
 	f.StringVar(&vehicle, "vehicle", "", "vehicle that carries it")
@@ -86,6 +90,19 @@ func newMachineKeyCmd() *cobra.Command {
 	return cmd
 }
 
+// powerOnAfter is when a machine's duty begins: a duty that began before would boot it at any time within an interval.
+const powerOnAfter = 20 * time.Millisecond
+
+// firstConnection is how long a machine that was switched on waits for the broker before it sells without.
+const firstConnection = 500 * time.Millisecond
+
+// witness prints every record that is on the disk, one JSON object a line.
+func witness(w io.Writer) func(journal.Record) {
+	return func(r journal.Record) {
+		fmt.Fprintf(w, `{"epoch":%d,"seq":%d,"sha256":"%x","amount":%d}`+"\n", r.Epoch, r.Seq, sha256.Sum256(r.Payload), r.Amount)
+	}
+}
+
 func readKey(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -98,7 +115,7 @@ func readKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-func runMachine(cmd *cobra.Command, c configs.Config, offline bool) (err error) {
+func runMachine(cmd *cobra.Command, c configs.Config, offline bool, rim rim) (err error) {
 	if c.Machine.ID == "" || c.Machine.Vehicle == "" || c.Machine.Route == "" || c.Machine.KeyFile == "" {
 		return usageError(errors.New("machine.id, machine.vehicle, machine.route and machine.key_file are required: give --id, --vehicle, --route and --key-file"))
 	}
@@ -111,13 +128,18 @@ func runMachine(cmd *cobra.Command, c configs.Config, offline bool) (err error) 
 		return usageError(err)
 	}
 	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
-	clock := city.NewClock(time.Now(), 1, time.Now)
+	clock := city.NewClock(rim.now(), 1, time.Now)
+	begins := clock.Now().Add(powerOnAfter)
+	var kept journal.Options
+	if rim.witness {
+		kept.Stored = witness(cmd.OutOrStdout())
+	}
 	sim, err := newSimulatedCity(cmd.Context(), cityOptions{
 		clock: clock, dir: c.Data, zone: zone, taps: c.Machine.TapsPerHour, seed: uint64(time.Now().UnixNano()), logger: logger,
 		operator: c.Operator, key: func(string) []byte { return key },
 		name:    func(string) string { return c.Machine.ID },
-		duties:  []city.Duty{{Vehicle: c.Machine.Vehicle, Route: c.Machine.Route, From: clock.Now(), To: clock.Now().AddDate(10, 0, 0)}},
-		offline: offline,
+		duties:  []city.Duty{{Vehicle: c.Machine.Vehicle, Route: c.Machine.Route, From: begins, To: begins.AddDate(10, 0, 0)}},
+		offline: offline, journal: kept, interval: rim.interval, patience: firstConnection,
 		connect: func(topics.Identity) (session.Options, func()) {
 			so, optErr := clientOptions(c.Client, "machine-"+c.Machine.ID)
 			if optErr != nil {

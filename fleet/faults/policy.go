@@ -92,20 +92,27 @@ func (s *step) evidence(in Input) {
 		s.countCheck(in.Verdict, in.Blind, RouteFacts{in.Online, in.Expected, in.Verdict.Threshold})
 	case PlatformCheck:
 		s.countCheck(in.Verdict, in.Blind, RouteFacts{in.Online, in.Expected, in.Verdict.Threshold})
+	case StoreCheck:
+		s.countCheck(in.Verdict, false, RouteFacts{})
 	case HandReport:
 		s.handReport(in)
 	}
 }
 
-// Tick ends what has an end of its own: an acknowledgement or a shelf that ran out.
+// Tick ends what has an end of its own, an acknowledgement or a shelf that ran out, and sets right what a clock that was
+// ahead has noted.
 func (p Policy) Tick(now time.Time, f Fault) (Fault, []Change) {
 	a := f.Attention
-	if a.State == schemas.Unseen || a.Until.IsZero() || now.Before(a.Until) {
+	over := a.State != schemas.Unseen && !a.Until.IsZero() && !now.Before(a.Until)
+	if !over && (f.Ended() || !f.ahead(now)) {
 		return f, nil
 	}
 	s := step{Policy: p.withDefaults(), now: now, fault: f.clone()}
-	s.fault.Attention = Attention{State: schemas.Unseen, At: now}
-	s.tell(ChangeUpdated)
+	if over {
+		s.fault.Attention = Attention{State: schemas.Unseen, At: now}
+		s.tell(ChangeUpdated)
+	}
+	s.notAhead()
 	return s.commit(f)
 }
 

@@ -204,6 +204,9 @@ func (p *Presence) SetBlind(now time.Time, blind bool) { p.board.SetBlind(now, b
 // than the warm-up ago.
 func (p *Presence) Blind(now time.Time) bool { return p.sight.Blind(now) }
 
+// clockSlack is how much later than another a sighting may be and be taken for newer; beyond, our clock was ahead.
+const clockSlack = time.Minute
+
 // Seen says that the gateway of a vehicle saw the machine over BLE at now, our clock,
 // with rssi in dBm.
 func (p *Presence) Seen(now time.Time, vehicleID, id string, rssi int) {
@@ -217,7 +220,7 @@ func (p *Presence) Seen(now time.Time, vehicleID, id string, rssi int) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	m := p.ensure(sh, id, r.Seeing)
-	if m == nil || now.Before(m.seenAt) {
+	if m == nil || now.Before(m.seenAt) && m.seenAt.Sub(now) < clockSlack {
 		return
 	}
 	m.seenBy, m.seenAt, m.seen = v, now, r.Seeing

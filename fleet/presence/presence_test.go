@@ -139,6 +139,17 @@ func TestGatewayThatSeesItMakesItStranded(t *testing.T) {
 	w.wantTick(t, 202, "202 a STRANDED>DARK no heartbeat for 3m22s and no gateway sees it")
 }
 
+// Our clock was a day ahead at the last sighting: the next one counts all the same.
+func TestSightingOfAClockThatWasAhead(t *testing.T) {
+	w := newWorld(0)
+	w.beat(0, "a")
+	w.Seen(at(24*3600), "bus7", "a", -67)
+	w.Seen(at(50), "bus9", "a", -20)
+	if v, _ := w.View("a"); v.SeenBy != "bus9" || !v.SeenAt.Equal(at(50)) {
+		t.Errorf("seen by %q at %s, want bus9 at %s", v.SeenBy, v.SeenAt, at(50))
+	}
+}
+
 func TestSightingsDoNotTouchAHealthyMachine(t *testing.T) {
 	w := newWorld(0)
 	w.beat(0, "a")

@@ -36,6 +36,9 @@ type RouteState struct {
 	Quarter  int64     `json:"quarter,omitempty"`  // number of the running quarter since 1970
 }
 
+// clockSlack is how far our clock may go back and its notes be waited for.
+const clockSlack = time.Minute
+
 // Idle reports whether the state says no more than the zero value does, so that it need not be kept.
 func (st *RouteState) Idle() bool {
 	return st.Kind == "" && st.Window == 0 && st.Wanted.IsZero() && st.Together.IsZero() && len(st.Peaks) == 0
@@ -58,8 +61,12 @@ func (s *Set) EvaluateRoute(now time.Time, in RouteInput, st RouteState) (RouteS
 		st.Frozen = true
 		return st, st.verdict("We cannot hear; nothing is decided.")
 	}
+	if st.Seen.Sub(now) > clockSlack {
+		// Our clock was ahead. What it noted would only count when that time comes: begin anew, and keep what fires.
+		st = RouteState{Kind: st.Kind, Since: now, Threshold: st.Threshold, Exact: st.Exact}
+	}
 	if now.Before(st.Seen) {
-		return st, st.verdict("") // our clock went back: decide nothing until it is here again
+		return st, st.verdict("") // our clock went back a little: decide nothing until it is here again
 	}
 	st = st.thaw(now)
 	st = st.note(now, in, s.location)

@@ -26,6 +26,8 @@ import (
 type Uplink interface {
 	// Publish sends one message that is not retained.
 	Publish(ctx context.Context, topic string, qos byte, payload []byte) error
+	// Up reports whether the broker can be reached now: a tap is stored where it cannot.
+	Up() bool
 	// Cut loses the link as a dead zone or a loss of power does: no goodbye.
 	Cut()
 	// Close ends the link in order.
@@ -58,12 +60,15 @@ type Options struct {
 	Logger      *slog.Logger
 }
 
+// maxTaps bounds Options.TapsPerHour.
+const maxTaps = 100_000
+
 func (o *Options) defaults() error {
 	if o.Clock == nil || o.Dir == "" || o.Zone == nil || o.Key == nil || o.Connect == nil {
 		return errors.New("city: Clock, Dir, Zone, Key and Connect are required")
 	}
-	if o.Interval < 0 || o.Layover < 0 || !(o.TapsPerHour >= 0) || o.TapsPerHour > 3600 {
-		return fmt.Errorf("city: interval %s and layover %s must not be negative, taps per hour %g between 0 and 3600", o.Interval, o.Layover, o.TapsPerHour)
+	if o.Interval < 0 || o.Layover < 0 || !(o.TapsPerHour >= 0) || o.TapsPerHour > maxTaps {
+		return fmt.Errorf("city: interval %s and layover %s must not be negative, taps per hour %g between 0 and %d", o.Interval, o.Layover, o.TapsPerHour, maxTaps)
 	}
 	if o.Name == nil {
 		o.Name = func(vehicle string) string { return vehicle + "-1" }

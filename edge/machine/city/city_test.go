@@ -33,6 +33,7 @@ type ears struct {
 	events []string // "07:20:00 cut 1-1"
 	deaf   bool     // publishing fails
 	busy   bool     // connecting fails
+	away   bool     // links are there and reach nobody
 	radios map[string]bool
 }
 
@@ -88,6 +89,12 @@ func (l *link) Publish(_ context.Context, topic string, qos byte, payload []byte
 	}
 	l.heard = append(l.heard, h)
 	return nil
+}
+
+func (l *link) Up() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.away
 }
 
 func (l *link) Cut() {

@@ -152,6 +152,39 @@ func TestASeedGivesTheSameDayAgain(t *testing.T) {
 	}
 }
 
+func TestTapsAreStoredWhileTheLinkIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, e := newCity(t, "06:00:00", 10, func(o *city.Options) {
+			o.Duties = []city.Duty{trip("1", "A", "06:00:00", "07:00:00")}
+			o.TapsPerHour = 36_000 // ten a second
+		})
+		done := make(chan struct{})
+		go func() { defer close(done); live(t, c) }()
+		pass := func(d time.Duration) city.Stats {
+			time.Sleep(c.Clock().Real(d))
+			synctest.Wait()
+			return c.Stats()
+		}
+		if s := pass(time.Minute); s.Written != 0 || s.Online < 300 {
+			t.Errorf("with the broker there %d were stored and %d authorized online", s.Written, s.Online)
+		}
+		e.set(func() { e.away = true })
+		before := c.Stats()
+		s := pass(time.Minute)
+		if s.Online != before.Online || s.Written < 300 {
+			t.Errorf("without the broker %d were stored and %d authorized online", s.Written, s.Online-before.Online)
+		}
+		e.set(func() { e.away = false })
+		if again := pass(time.Minute); again.Written != s.Written || again.Online < s.Online+300 {
+			t.Errorf("with the broker back %d were stored and %d authorized online", again.Written-s.Written, again.Online-s.Online)
+		}
+		m, _ := c.Machine("1-1")
+		settle(t, m)
+		c.StopTaps()
+		<-done
+	})
+}
+
 func TestATraceDrivesTheCity(t *testing.T) {
 	tr, err := trace.ReadFile("../trace/testdata/mbta_20240811_intervals.csv")
 	if err != nil {
@@ -232,7 +265,7 @@ func TestBadOptions(t *testing.T) {
 		want  string
 	}{
 		"no clock":       {func(o *city.Options) { o.Clock = nil }, "city: Clock, Dir, Zone, Key and Connect are required"},
-		"taps":           {func(o *city.Options) { o.TapsPerHour = -1 }, "city: interval 0s and layover 0s must not be negative, taps per hour -1 between 0 and 3600"},
+		"taps":           {func(o *city.Options) { o.TapsPerHour = -1 }, "city: interval 0s and layover 0s must not be negative, taps per hour -1 between 0 and 100000"},
 		"short key":      {func(o *city.Options) { o.Key = func(string) []byte { return nil } }, `city: machine "1-1": options missing or wrong: Key`},
 		"two of a name":  {func(o *city.Options) { o.Name = func(string) string { return "m" } }, `city: two vehicles carry a machine "m"`},
 		"duty backwards": {func(o *city.Options) { o.Duties[1].To = o.Duties[1].From }, `city: duty of vehicle "2" on route "A" from 2026-11-22T06:00:00Z to 2026-11-22T06:00:00Z: it needs a vehicle, a route and an end after its beginning`},
@@ -305,5 +338,6 @@ func BenchmarkCity(b *testing.B) {
 type quick func()
 
 func (q quick) Publish(context.Context, string, byte, []byte) error { q(); return nil }
+func (q quick) Up() bool                                            { return true }
 func (q quick) Cut()                                                {}
 func (q quick) Close() error                                        { return nil }

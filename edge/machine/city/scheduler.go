@@ -310,10 +310,12 @@ func (s *scheduler) home(ctx context.Context, u *unit, now time.Time) {
 	s.send(ctx, u, job{kind: jobSync, now: now})
 }
 
-// nextTap draws the time of the next tap: a Poisson process, a second apart at least.
+// nextTap draws the time of the next tap: a Poisson process, a second apart at least, or half the mean where
+// that is less.
 func (s *scheduler) nextTap(after time.Time) time.Time {
-	gap := time.Duration(s.rng.ExpFloat64() / s.o.TapsPerHour * float64(time.Hour))
-	return after.Add(max(gap, time.Second))
+	mean := float64(time.Hour) / s.o.TapsPerHour
+	gap := time.Duration(s.rng.ExpFloat64() * mean)
+	return after.Add(max(gap, min(time.Second, time.Duration(mean/2))))
 }
 
 // begin hits the machines of an outage.

@@ -46,6 +46,7 @@ func (w *worker) do(ctx context.Context, j job) {
 	}
 	switch j.kind {
 	case jobTap:
+		u.m.SetUplink(u.up != nil && u.up.Up())
 		if _, err := u.m.Tap(w.city.clock.Now(), j.fare); err != nil {
 			w.city.o.Logger.Debug("a tap was refused", "machine", u.m.ID(), "err", err)
 		}

@@ -48,10 +48,11 @@ func (j *Journal) append(tx *schemas.Transaction, clockGen uint8) (Ref, int, err
 	if err != nil {
 		return Ref{}, 0, err
 	}
-	frame := appendFrame(make([]byte, 0, frameHead+len(payload)), &Record{
+	rec := Record{
 		Epoch: tx.Epoch, Seq: tx.Seq, UTCMillis: tx.EventTime.UnixMilli(), Amount: tx.AmountMinor,
 		ClockGen: clockGen, Kind: KindTransaction, Payload: payload,
-	})
+	}
+	frame := appendFrame(make([]byte, 0, frameHead+len(payload)), &rec)
 	seg, err := j.segmentFor(len(frame), tx.Epoch, tx.Seq, prev)
 	if err != nil {
 		return Ref{}, 0, err
@@ -60,7 +61,11 @@ func (j *Journal) append(tx *schemas.Transaction, clockGen uint8) (Ref, int, err
 		return Ref{}, 0, err
 	}
 	e := entry{seq: tx.Seq, size: uint32(len(frame)), off: seg.size, seg: seg, amount: tx.AmountMinor, utc: tx.EventTime.UnixMilli()}
-	return Ref{tx.Epoch, tx.Seq}, j.committed(cur, e, hash), nil
+	crossed := j.committed(cur, e, hash)
+	if j.opts.Stored != nil {
+		j.opts.Stored(rec)
+	}
+	return Ref{tx.Epoch, tx.Seq}, crossed, nil
 }
 
 // committed takes a record that is on the disk into the books. It returns the

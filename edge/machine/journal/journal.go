@@ -38,6 +38,7 @@ type Options struct {
 	NoSync       bool              // do not wait for the disk: only a loss of power loses records. For simulations.
 	NoLock       bool              // the caller keeps other processes out
 	Warn         func(percent int) // called when the journal fills past 50, 80 and 95 %, not under a lock
+	Stored       func(Record)      // called once a record is on the disk, before Append returns; it must not call the journal
 	filesystem   filesystem        // nil: the disk
 }
 
