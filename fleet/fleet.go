@@ -5,6 +5,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,10 +14,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/farebeat/farebeat/fleet/counts"
 	"github.com/farebeat/farebeat/fleet/dispatch"
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/fleet/presence"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
@@ -32,11 +35,15 @@ type Options struct {
 	Engine  EngineConfig
 	Tick    time.Duration    // between two rounds, by the clock on the wall
 	Now     func() time.Time // the clock that everything is decided by
+	// SlotGrace is how long a gateway has, after the receipt, to clear a slot itself; 0: 10 minutes.
+	SlotGrace time.Duration
 	// Listen takes heartbeats from the broker by subscription. Without it they come by the methods of
 	// the broker's tap, in this process.
 	Listen bool
-	Watch  func(Round) // called after each round, in its goroutine; may be nil
-	Logger *slog.Logger
+	// BrokerFailure is what keeps the broker of this process from its disk, nil if nothing does. Asked each round; may be nil.
+	BrokerFailure func() error
+	Watch         func(Round) // called after each round, in its goroutine; may be nil
+	Logger        *slog.Logger
 }
 
 // Fleet is the running service.
@@ -58,6 +65,8 @@ type Fleet struct {
 	inputs  []faults.Input
 	unsaved []faults.Change // of rounds whose saving failed
 	minute  time.Time       // last begun
+	frames  []counts.Frame  // minutes that are not on disk yet
+	hours   []counts.HourRow
 	shown   map[string]shownRoute
 }
 
@@ -76,7 +85,7 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 		minute:   now.Truncate(time.Minute),
 		shown:    map[string]shownRoute{},
 		log:      refusalLog{last: map[string]time.Time{}},
-		slots:    slots{held: map[string]time.Time{}},
+		slots:    slots{grace: cmp.Or(o.SlotGrace, slotGrace), held: map[string]time.Time{}},
 	}
 	f.ready.Store(true)
 	if err := f.recall(ctx, now); err != nil {
@@ -99,6 +108,8 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 		return nil, fmt.Errorf("fleet: %w", err)
 	}
 	f.out.set(contract, topics.AsyncAPIDocument())
+	// The broker may have lost what stood there, and what happened just before the last end may never have come there.
+	f.engine.presence.Each(func(v presence.View) { f.tellMachine(now, v.Machine) })
 	if o.Listen {
 		f.engine.SetBlind(now, true) // until the first connection
 	}
@@ -113,6 +124,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	var sessionErr error
 	wg.Go(func() { sessionErr = f.session.Run(sessionCtx) })
 	wg.Go(func() { f.out.run(sessionCtx) })
+	wg.Go(func() { f.certify(sessionCtx) })
 	f.rounds(ctx)
 	stopSession()
 	wg.Wait()

@@ -32,7 +32,7 @@ func (f *Fleet) SessionDown(machine, reason string) {
 }
 
 // round goes forward from what was heard to who is told: presence and counts, expectation and
-// rules, faults, the store, and only then the topics.
+// rules, faults, the store, and only then the topics of faults.
 func (f *Fleet) round(ctx context.Context, now time.Time) {
 	f.endMinute(ctx, now)
 	f.mu.Lock()
@@ -40,16 +40,30 @@ func (f *Fleet) round(ctx context.Context, now time.Time) {
 	f.inputs = nil
 	f.mu.Unlock()
 
-	r := f.engine.Round(now, inputs)
-	if !f.save(ctx, r.Changes) {
-		return // nobody is told what is not on disk; the next round tries again
+	r := f.engine.Round(now, f.checkBroker(inputs))
+	for _, t := range r.Transitions {
+		f.tellMachine(now, t.Machine)
 	}
-	f.tellMachines(r)
 	f.tellRoutes(r)
+	if !f.save(ctx, r.Changes) {
+		return // nobody is told of a fault that is not on disk; the next round tries again
+	}
 	f.tellFaults(ctx, now)
 	if f.o.Watch != nil {
 		f.o.Watch(r)
 	}
+}
+
+// checkBroker adds whether the broker can write to its disk.
+func (f *Fleet) checkBroker(inputs []faults.Input) []faults.Input {
+	if f.o.BrokerFailure == nil {
+		return inputs
+	}
+	v := faults.Verdict{Kind: faults.BrokerStore, Reason: "The broker's disk is written again."}
+	if err := f.o.BrokerFailure(); err != nil {
+		v.Firing, v.Reason = true, err.Error()
+	}
+	return append(inputs, faults.StoreCheck{Verdict: v})
 }
 
 // endMinute stores the counts of a minute that is over, and what a restart needs.
@@ -60,19 +74,36 @@ func (f *Fleet) endMinute(ctx context.Context, now time.Time) {
 	}
 	f.minute = begun
 	f.clearSlots(now)
-	frame := f.engine.Minute(now)
-	series := f.o.Store.Counts()
-	if err := series.SaveFrame(ctx, frame); err != nil {
-		f.o.Logger.Error("counts of a minute are lost", "at", frame.At, "error", err)
-	}
-	if hours := f.engine.Hours(now); len(hours) > 0 {
-		if err := series.SaveHours(ctx, hours); err != nil {
-			f.o.Logger.Error("counts of an hour are lost", "at", hours[0].Start, "error", err)
-		}
-	}
+	f.frames = append(f.frames, f.engine.Minute(now))
+	f.hours = append(f.hours, f.engine.Hours(now)...)
+	f.saveCounts(ctx)
 	if err := f.remember(ctx, now); err != nil {
 		f.o.Logger.Error("what a restart needs could not be written", "error", err)
 	}
+}
+
+// maxFrames bounds the minutes whose counts wait for a disk that fails: a day. The oldest go first.
+const maxFrames = 24 * 60
+
+// saveCounts stores the counts that are not on disk yet.
+func (f *Fleet) saveCounts(ctx context.Context) {
+	series := f.o.Store.Counts()
+	for len(f.frames) > 0 {
+		if err := series.SaveFrame(ctx, f.frames[0]); err != nil {
+			f.o.Logger.Error("counts could not be saved; they wait", "minutes", len(f.frames), "error", err)
+			f.frames = f.frames[max(0, len(f.frames)-maxFrames):]
+			return
+		}
+		f.frames = f.frames[1:]
+	}
+	if len(f.hours) == 0 {
+		return
+	}
+	if err := series.SaveHours(ctx, f.hours); err != nil {
+		f.o.Logger.Error("counts of hours could not be saved; they wait", "rows", len(f.hours), "error", err)
+		return
+	}
+	f.hours = nil
 }
 
 // save makes changes durable, with those of rounds before whose saving failed, and queues their
@@ -84,6 +115,7 @@ func (f *Fleet) save(ctx context.Context, changes []faults.Change) bool {
 	}
 	if err := f.o.Store.Faults().Save(ctx, f.unsaved...); err != nil {
 		f.stats.SaveFailed.Add(1)
+		f.setReady(false)
 		f.o.Logger.Error("faults could not be saved; nobody is told until they are", "changes", len(f.unsaved), "error", err)
 		return false
 	}
@@ -96,26 +128,25 @@ func (f *Fleet) save(ctx context.Context, changes []faults.Change) bool {
 		}
 	}
 	f.unsaved = nil
+	f.setReady(true)
 	return true
 }
 
-// tellMachines publishes the state of every machine whose state changed.
-func (f *Fleet) tellMachines(r Round) {
-	for _, t := range r.Transitions {
-		v, ok := f.engine.presence.View(t.Machine)
-		if !ok {
-			continue
-		}
-		m := schemas.MachineState{
-			AsOf: milli(r.At), Machine: v.Machine, State: v.State, Since: milli(v.Since), Reason: v.Reason,
-			Vehicle: v.Vehicle, Route: v.Route, Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency,
-		}
-		if !v.LastHeartbeat.IsZero() {
-			at := milli(v.LastHeartbeat)
-			m.LastHeartbeat = &at
-		}
-		f.put(topics.Address{Kind: topics.MachineState, Machine: v.Machine}, &m)
+// tellMachine publishes the state of a machine.
+func (f *Fleet) tellMachine(now time.Time, machine string) {
+	v, ok := f.engine.presence.View(machine)
+	if !ok {
+		return
 	}
+	m := schemas.MachineState{
+		AsOf: milli(now), Machine: v.Machine, State: v.State, Since: milli(v.Since), Reason: v.Reason,
+		Vehicle: v.Vehicle, Route: v.Route, Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency,
+	}
+	if !v.LastHeartbeat.IsZero() {
+		at := milli(v.LastHeartbeat)
+		m.LastHeartbeat = &at
+	}
+	f.put(topics.Address{Kind: topics.MachineState, Machine: v.Machine}, &m)
 }
 
 // shownRoute is what was published of a route last.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"io"
 	"log/slog"
 	"net"
@@ -21,11 +22,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/farebeat/farebeat/broker"
+	brokerstore "github.com/farebeat/farebeat/broker/store"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
 	"github.com/farebeat/farebeat/fleet/expect"
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
 	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/presence"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/topics"
@@ -34,28 +37,42 @@ import (
 
 func newServeCmd() *cobra.Command {
 	var flags configFlags
+	var rim rim
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the broker and the fleet service",
 		Long: `Run the embedded MQTT broker and the fleet service until interrupted.
 
 Everything durable is under the folder of the key data: farebeat.db (ledger, faults,
-counts) and master.key, from which the machines' keys derive. Keep a copy of the key.`,
+counts), broker.db (retained messages and sessions) and master.key, from which the machines'
+keys derive. Keep a copy of the key.`,
 		Example: "  farebeat serve --config /etc/farebeat/farebeat.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := flags.load()
 			if err != nil {
 				return err
 			}
-			return runServe(cmd, c)
+			return runServe(cmd, c, rim)
 		},
 	}
 	flags.register(cmd)
+	rim.registerServe(cmd)
 	return cmd
 }
 
 // storePath is where a data folder keeps the fleet's store.
 func storePath(data string) string { return filepath.Join(data, "farebeat.db") }
+
+// brokerStorePath is where the broker's store is, "" for none.
+func brokerStorePath(c configs.Config) string {
+	switch c.Broker.StoreFile {
+	case "":
+		return filepath.Join(c.Data, "broker.db")
+	case "none":
+		return ""
+	}
+	return c.Broker.StoreFile
+}
 
 // masterKeyPath is where the master key of a configuration is.
 func masterKeyPath(c configs.Config) string {
@@ -71,7 +88,7 @@ func parseLevel(level string) slog.Level {
 	return l
 }
 
-func runServe(cmd *cobra.Command, c configs.Config) (err error) {
+func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	ctx := cmd.Context()
 	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
 	tree, err := topics.New(c.Operator)
@@ -82,25 +99,30 @@ func runServe(cmd *cobra.Command, c configs.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	engine.Policy.StableFor, engine.Policy.ClearFor = rim.patience, rim.patience
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
-	}
-	master, created, err := keys.LoadOrCreate(masterKeyPath(c))
-	if err != nil {
-		return err
-	}
-	if created {
-		logger.Warn("a new master key was made; keep a copy of it", "file", masterKeyPath(c))
 	}
 	db, err := store.Open(ctx, storePath(c.Data), store.Options{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	var retained *brokerstore.Store
+	if path := brokerStorePath(c); path != "" {
+		if retained, err = brokerstore.Open(ctx, path, brokerstore.Options{}); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, retained.Close()) }()
+	}
 
+	master, err := masterKey(ctx, c, db, logger)
+	if err != nil {
+		return err
+	}
 	s, err := newServer(ctx, serverOptions{
-		tree: tree, config: c, engine: engine, store: db, keys: master,
-		tick: c.Fleet.Tick, now: time.Now, logger: logger,
+		tree: tree, config: c, engine: engine, store: db, brokerStore: retained, keys: master,
+		tick: c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger,
 	})
 	if err != nil {
 		return err
@@ -110,6 +132,27 @@ func runServe(cmd *cobra.Command, c configs.Config) (err error) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: %s on %s://%s\n", l.Name, l.Kind, s.broker.Addr(l.Name))
 		}
 	})
+}
+
+// masterKey reads the fleet's key, or makes one for a ledger that is empty. With another key than the one that its
+// records were minted under, every machine would be a stranger.
+func masterKey(ctx context.Context, c configs.Config, db *store.Store, logger *slog.Logger) (*keys.Master, error) {
+	path := masterKeyPath(c)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		var machines []string
+		err := db.Ledger().View(ctx, func(v ledger.View) (err error) { machines, err = v.Machines("", 1); return err })
+		if err != nil {
+			return nil, err
+		}
+		if len(machines) > 0 {
+			return nil, fmt.Errorf("there is no master key at %s, but the ledger holds records of machine %s and others: put the key's copy there, or name it with fleet.master_key_file", path, machines[0])
+		}
+	}
+	master, created, err := keys.LoadOrCreate(path)
+	if created {
+		logger.Warn("a new master key was made; keep a copy of it", "file", path)
+	}
+	return master, err
 }
 
 // engineConfig turns the configuration into what the engine decides by.
@@ -158,15 +201,17 @@ func handRows(list []configs.HandExpectation) []expect.RouteHour {
 
 // serverOptions say what a server is made of.
 type serverOptions struct {
-	tree   topics.Tree
-	config configs.Config
-	engine fleet.EngineConfig
-	store  *store.Store
-	keys   keys.Keys
-	tick   time.Duration // on the wall
-	now    func() time.Time
-	watch  func(fleet.Round)
-	logger *slog.Logger
+	tree        topics.Tree
+	config      configs.Config
+	engine      fleet.EngineConfig
+	store       *store.Store
+	brokerStore *brokerstore.Store // nil: in memory
+	keys        keys.Keys
+	tick        time.Duration // on the wall
+	slotGrace   time.Duration // 0: the default
+	now         func() time.Time
+	watch       func(fleet.Round)
+	logger      *slog.Logger
 }
 
 // server is a broker and a fleet service in one process.
@@ -188,7 +233,7 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	bo := broker.Options{
-		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg,
+		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg, Store: o.brokerStore,
 	}
 	if o.config.Broker.UsersFile != "" {
 		users, err := broker.LoadUsers(o.config.Broker.UsersFile)
@@ -215,7 +260,7 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 		return nil, usageError(err)
 	}
 	f, err := fleet.New(ctx, fleet.Options{
-		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, Now: o.now, Watch: o.watch, Logger: o.logger,
+		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: o.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
