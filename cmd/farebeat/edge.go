@@ -86,6 +86,10 @@ func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if err != nil {
 		return err
 	}
+	if d := box.Damage(); d != nil {
+		logger.Error("the outbox was damaged and is kept; what could be read was taken over, the machines still hold the rest",
+			"cause", d.Cause, "kept", d.Aside, "records", d.Records)
+	}
 	defer func() { err = errors.Join(err, box.Close()) }()
 	agent, err := edge.New(edge.Options{
 		Vehicle: c.Edge.Vehicle, Tree: tree, Connect: edge.OverMQTT(c.Edge.Vehicle, so), Radio: radio, Outbox: box, Now: rim.now, Logger: logger,

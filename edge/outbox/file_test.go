@@ -21,20 +21,6 @@ func TestOpenRefuses(t *testing.T) {
 			t.Fatalf("error %v", err)
 		}
 	})
-	t.Run("a file that is no database", func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "outbox.db")
-		text := []byte(strings.Repeat("not a database\n", 500))
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_, err := outbox.Open(t.Context(), path, outbox.Options{})
-		if !errors.Is(err, outbox.ErrDamaged) || !strings.Contains(err.Error(), "keep them") {
-			t.Fatalf("error %v", err)
-		}
-		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, text) {
-			t.Fatalf("the file was changed: %v", err)
-		}
-	})
 	t.Run("another program's database", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "outbox.db")
 		statement(t, path, `CREATE TABLE songs (name TEXT)`)

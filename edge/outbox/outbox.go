@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -96,6 +97,8 @@ type Outbox struct {
 	now  func() time.Time
 	db   *sql.DB
 
+	damage *Damage // of Open
+
 	mu    sync.Mutex // serializes writers and guards views
 	views map[string]*view
 }
@@ -120,20 +123,43 @@ func (v *view) needs() int {
 }
 
 // Open opens the outbox file at path, creating it and its folder if need be, and
-// checks it. A file that is damaged, foreign or in use is an error; Open never
-// starts afresh by itself. The caller closes the outbox.
+// checks it. A file that is in use, of a newer version or another program's is an error. What
+// can be read of a damaged one is taken over into a new file, the damaged one is kept under
+// another name, and Damage tells. The caller closes the outbox.
 func Open(ctx context.Context, path string, opts Options) (*Outbox, error) {
-	o := &Outbox{path: path, now: opts.Now, views: map[string]*view{}}
-	if o.now == nil {
-		o.now = time.Now
+	if opts.Now == nil {
+		opts.Now = time.Now
 	}
-	db, err := openFile(ctx, path, opts.MaxBytes)
-	if err != nil {
+	o := &Outbox{path: path, now: opts.Now, views: map[string]*view{}}
+	if err := o.open(ctx, opts); err != nil {
 		return nil, o.wrap("open", err)
 	}
-	o.db = db
 	return o, nil
 }
+
+func (o *Outbox) open(ctx context.Context, opts Options) (err error) {
+	path, err := filepath.Abs(o.path)
+	if err != nil {
+		return err
+	}
+	if o.damage, err = finishExchange(path, opts); err != nil {
+		return err
+	}
+	o.db, err = openFile(ctx, path, opts.MaxBytes)
+	if damaged(err) {
+		if o.damage, err = salvage(ctx, path, opts, err); err != nil {
+			return err
+		}
+		o.db, err = openFile(ctx, path, opts.MaxBytes)
+	}
+	if err != nil || o.damage == nil {
+		return err
+	}
+	return o.db.QueryRowContext(ctx, `SELECT count(*) FROM record`).Scan(&o.damage.Records)
+}
+
+// Damage tells of a damaged file that Open set aside; nil if it did not.
+func (o *Outbox) Damage() *Damage { return o.damage }
 
 // Close closes the file. What is in it stays.
 func (o *Outbox) Close() error { return o.wrap("close", o.db.Close()) }

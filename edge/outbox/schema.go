@@ -16,8 +16,9 @@ import (
 // applicationID marks a SQLite file as a Farebeat outbox ("FBob").
 const applicationID = 0x46426f62
 
-// schemaVersion is the version of the tables below.
-const schemaVersion = 1
+// migrations lists what brings an empty file up to date; the version of a file is how many of them it has had. One that was
+// released is never changed; a new one is added after it.
+func migrations() []string { return []string{tables} }
 
 // A record belongs to the batch whose range contains it; sealing therefore writes
 // one row and touches no record.
@@ -121,17 +122,13 @@ func prepare(ctx context.Context, db *sql.DB) (err error) {
 		(SELECT count(*) FROM sqlite_schema)`).Scan(&app, &version, &objects); err != nil {
 		return err
 	}
+	all := migrations()
 	switch {
-	case objects == 0:
-		ddl := fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d;", tables, applicationID, schemaVersion)
-		if _, err := tx.ExecContext(ctx, ddl); err != nil {
-			return err
-		}
-	case app != applicationID:
+	case objects > 0 && app != applicationID:
 		return errors.New("it is a SQLite file, but not a Farebeat outbox: give another path")
-	case version != schemaVersion:
-		return fmt.Errorf("it has layout version %d and this program knows %d: run the program version that wrote it", version, schemaVersion)
-	default:
+	case version > int64(len(all)):
+		return fmt.Errorf("it has layout version %d and this program knows up to %d: run the program version that wrote it", version, len(all))
+	case objects > 0:
 		var verdict string // "ok", or the first thing that is wrong
 		if err := tx.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
 			return err
@@ -140,7 +137,32 @@ func prepare(ctx context.Context, db *sql.DB) (err error) {
 			return fmt.Errorf("%w: %s", ErrDamaged, verdict)
 		}
 	}
+	for _, statements := range all[version:] { // all of them or, after a crash, none
+		if _, err := tx.ExecContext(ctx, statements); err != nil {
+			return err
+		}
+	}
+	if version < int64(len(all)) {
+		if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, len(all))); err != nil {
+			return err
+		}
+	}
 	return tx.Commit()
+}
+
+// damaged reports whether err says that the file itself is not what it should be, as opposed to one that cannot be reached.
+func damaged(err error) bool {
+	if errors.Is(err, ErrDamaged) {
+		return true
+	}
+	var se *sqlite.Error
+	return errors.As(err, &se) && (se.Code()&0xff == sqlite3.SQLITE_CORRUPT || se.Code()&0xff == sqlite3.SQLITE_NOTADB)
+}
+
+// refusedRow reports whether err says that a row is not what its table takes.
+func refusedRow(err error) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && (se.Code()&0xff == sqlite3.SQLITE_CONSTRAINT || se.Code()&0xff == sqlite3.SQLITE_MISMATCH)
 }
 
 // rollback ends tx; after a commit it does nothing.
@@ -165,7 +187,7 @@ func (o *Outbox) wrap(op string, err error) error {
 		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 			err = fmt.Errorf("%w (%w): stop the other agent or give this one its own outbox file", ErrInUse, err)
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-			err = fmt.Errorf("%w (%w): move the file and its -wal aside and keep them; the machines still hold every record that has no receipt", ErrDamaged, err)
+			err = fmt.Errorf("%w (%w): restart the agent, which sets the file aside and takes over what can be read; the machines still hold every record that has no receipt", ErrDamaged, err)
 		}
 	}
 	return fmt.Errorf("outbox %s: %s: %w", o.path, op, err)
