@@ -158,3 +158,25 @@ func TestInterruptedSalvage(t *testing.T) {
 		t.Errorf("%v, %+v, %v", held, o.Damage(), err)
 	}
 }
+
+// testdata/v1.db was written by the first version: one batch of records 1 to 3, 4 and 5 not in a batch, session 1772344800.
+func TestFileOfTheFirstVersion(t *testing.T) {
+	content, err := os.ReadFile("testdata/v1.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "outbox.db")
+	write(t, path, content)
+	o := open(t, path)
+	held, err := o.Held(t.Context(), "m-1")
+	if err != nil || held[1].Count() != 5 || o.Damage() != nil {
+		t.Errorf("%v, %v", held, err)
+	}
+	b, err := o.Load(t.Context(), outbox.BatchID{Machine: "m-1", Epoch: 1, First: 1, Last: 3})
+	if err != nil || len(b.Records) != 3 || !bytes.Equal(b.Records[2], records("m-1", 1, 3, 3)[0].Body) {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if n, err := o.NextSession(t.Context()); err != nil || n != 1772344801 { // one more than in the file
+		t.Errorf("session %d, %v", n, err)
+	}
+}
