@@ -173,7 +173,7 @@ func (e *Engine) checkMachines(now time.Time, blind bool, inputs []faults.Input)
 func machineInput(v presence.View, blind bool) rules.MachineInput {
 	return rules.MachineInput{
 		Machine: v.Machine, State: v.State, Silence: v.Silence, RunState: v.Run, Fault: v.Fault,
-		Pending: v.Pending, OldestPending: v.OldestPending, Skew: v.Skew, Blind: blind,
+		Pending: v.Pending, OldestPending: v.OldestPending, UnsentSince: v.UnsentSince, Skew: v.Skew, Blind: blind,
 	}
 }
 

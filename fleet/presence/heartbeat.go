@@ -72,6 +72,11 @@ func (m *machine) declare(hb *schemas.Heartbeat, now time.Time) {
 	m.skew = hb.At.Sub(now)
 	m.run, m.trip = hb.State, hb.Trip
 	m.pending, m.pendingMinor = hb.Pending, hb.PendingMinor
+	if hb.Pending == 0 {
+		m.unsentSince = time.Time{}
+	} else if m.unsentSince.IsZero() || m.unsentSince.After(now) {
+		m.unsentSince = now
+	}
 	m.epoch, m.lastSeq = hb.Epoch, hb.LastSeq
 	m.fault = hb.Fault
 	m.oldest = time.Time{}

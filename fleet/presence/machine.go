@@ -74,6 +74,7 @@ type machine struct {
 	run                   schemas.RunState
 	pendingMinor          int64
 	oldest                time.Time
+	unsentSince           time.Time // since when it declares unsent ones, our clock
 	pending               uint32
 	epoch, lastSeq        uint32
 	ledgerEpoch, ledgerTo uint32

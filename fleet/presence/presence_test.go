@@ -375,3 +375,28 @@ func TestHeartbeatOfAKnownMachineAllocatesNothing(t *testing.T) {
 		t.Errorf("%g allocations a heartbeat, want 0", n)
 	}
 }
+
+// Since when a machine declares unsent transactions is by our clock, also over a restart.
+func TestUnsentSince(t *testing.T) {
+	w := newWorld(0)
+	since := func() time.Time { v, _ := w.View("a"); return v.UnsentSince }
+	w.beat(0, "a")
+	if !since().IsZero() {
+		t.Errorf("none is unsent, since %s", since())
+	}
+	w.beat(15, "a", pending(3))
+	w.beat(30, "a", pending(5))
+	if !since().Equal(at(15)) {
+		t.Errorf("unsent since %s, want %s", since(), at(15))
+	}
+	saved := w.Snapshot(at(31))
+	w = newWorld(0)
+	if err := w.Restore(at(31), saved); err != nil || !since().Equal(at(15)) {
+		t.Errorf("after a restart: unsent since %s, %v", since(), err)
+	}
+	w.seq["a"] = 10
+	w.beat(45, "a", pending(0))
+	if !since().IsZero() {
+		t.Errorf("all is sent, since %s", since())
+	}
+}

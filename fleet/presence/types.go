@@ -55,6 +55,7 @@ type View struct {
 	PendingMinor  int64
 	Currency      string
 	OldestPending time.Time // zero for none
+	UnsentSince   time.Time // since when it declares unsent ones, our clock; zero for none
 	Epoch         uint32
 	LastSeq       uint32
 
@@ -96,6 +97,7 @@ type Saved struct {
 	PendingMinor  int64     `json:"pending_minor,omitempty"`
 	Currency      string    `json:"currency,omitempty"`
 	OldestPending time.Time `json:"oldest_pending"` // zero for none
+	UnsentSince   time.Time `json:"unsent_since"`   // zero for none
 	Epoch         uint32    `json:"epoch,omitempty"`
 	LastSeq       uint32    `json:"last_seq,omitempty"`
 

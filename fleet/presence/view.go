@@ -71,7 +71,7 @@ func (p *Presence) view(m *machine, r counts.Reading) View {
 		Vehicle: m.vehicle, Route: m.route, Trip: m.trip,
 		Run: m.run, Fault: m.fault, Firmware: m.firmware,
 		LastHeartbeat: m.lastAt, Silence: m.silence(r), Skew: m.skew, Session: m.sessions > 0,
-		Pending: m.pending, PendingMinor: m.pendingMinor, Currency: m.currency, OldestPending: m.oldest,
+		Pending: m.pending, PendingMinor: m.pendingMinor, Currency: m.currency, OldestPending: m.oldest, UnsentSince: m.unsentSince,
 		Epoch: m.epoch, LastSeq: m.lastSeq,
 		LedgerEpoch: m.ledgerEpoch, LedgerComplete: m.ledgerTo,
 		SeenAt: m.seenAt, RSSI: int(m.rssi),
@@ -157,7 +157,7 @@ func (p *Presence) save(m *machine, now time.Time, r counts.Reading) Saved {
 		Machine: m.id, State: m.state.condition(), Since: m.since, LastHeartbeat: m.lastAt, Silence: m.silence(r),
 		Vehicle: m.vehicle, Route: m.route, Trip: m.trip, Run: m.run, Fault: m.fault, Firmware: m.firmware,
 		Skew: m.skew, Boot: m.boot, Seq: m.seq,
-		Pending: m.pending, PendingMinor: m.pendingMinor, Currency: m.currency, OldestPending: m.oldest,
+		Pending: m.pending, PendingMinor: m.pendingMinor, Currency: m.currency, OldestPending: m.oldest, UnsentSince: m.unsentSince,
 		Epoch: m.epoch, LastSeq: m.lastSeq, LedgerEpoch: m.ledgerEpoch, LedgerComplete: m.ledgerTo,
 		SeenAt: m.seenAt, RSSI: int(m.rssi), OutOfService: m.out, OutWhy: m.outWhy, Lost: m.lost, Why: m.why, DutyOver: m.dutyOver,
 	}
@@ -203,7 +203,7 @@ func (p *Presence) restore(now time.Time, r counts.Reading, s Saved) {
 	m.last, m.lastAt, m.since = r.Seeing-s.Silence, s.LastHeartbeat, s.Since
 	m.vehicle, m.route, m.trip, m.run, m.fault, m.firmware = s.Vehicle, s.Route, s.Trip, s.Run, s.Fault, s.Firmware
 	m.skew, m.boot, m.seq = s.Skew, s.Boot, s.Seq
-	m.pending, m.pendingMinor, m.currency, m.oldest = s.Pending, s.PendingMinor, s.Currency, s.OldestPending
+	m.pending, m.pendingMinor, m.currency, m.oldest, m.unsentSince = s.Pending, s.PendingMinor, s.Currency, s.OldestPending, s.UnsentSince
 	m.epoch, m.lastSeq = s.Epoch, s.LastSeq
 	if newer(m.ledgerEpoch, m.ledgerTo, s.LedgerEpoch, s.LedgerComplete) {
 		m.ledgerEpoch, m.ledgerTo = s.LedgerEpoch, s.LedgerComplete

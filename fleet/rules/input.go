@@ -33,6 +33,7 @@ type MachineInput struct {
 	Fault         string        // the machine's own fault code, empty for none
 	Pending       uint32        // stored transactions without a receipt
 	OldestPending time.Time     // event time of the oldest of them on the machine's clock; zero: not told
+	UnsentSince   time.Time     // since when it declares unsent ones, our clock
 	Skew          time.Duration // the machine's clock minus ours; positive: it is ahead
 	Blind         bool          // we could not hear
 }

@@ -48,12 +48,21 @@ func (s *Set) EvaluateMachine(now time.Time, in MachineInput) []Verdict {
 		fire(faults.MachineClock, fmt.Sprintf("The machine's clock is %s %s.", off, way))
 	}
 	if m.UnsentAfter > 0 && in.Pending > 0 && !in.OldestPending.IsZero() && !planned(in.State) {
-		// Its own clock set the time, so its own clock tells the age.
-		if age := now.Add(in.Skew).Sub(in.OldestPending); age >= m.UnsentAfter {
+		if age := in.unsentFor(now); age >= m.UnsentAfter {
 			fire(faults.MachineUnsent, fmt.Sprintf("%d transactions unsent, the oldest for %s.", in.Pending, age.Round(time.Second)))
 		}
 	}
 	return out
+}
+
+// unsentFor is the age of the oldest unsent transaction. Its machine's clock set the time, so that clock tells the age; unless it was
+// set back since, and would tell it only when the time comes.
+func (in *MachineInput) unsentFor(now time.Time) time.Duration {
+	age := now.Add(in.Skew).Sub(in.OldestPending)
+	if age < -clockSlack {
+		age = now.Sub(in.UnsentSince)
+	}
+	return age
 }
 
 const maxSkewSaid = 365 * 24 * time.Hour

@@ -35,6 +35,8 @@ func TestMachineRules(t *testing.T) {
 		{"clock within", MachineInput{State: schemas.Up, Skew: -300 * time.Second}, nil},
 		{"unsent", MachineInput{State: schemas.Up, Pending: 1, OldestPending: oldest}, []faults.Kind{faults.MachineUnsent}},
 		{"unsent, but only by a clock behind", MachineInput{State: schemas.Up, Pending: 1, OldestPending: oldest, Skew: -2 * time.Minute}, nil},
+		{"unsent, by a clock that was ahead when it sold", MachineInput{State: schemas.Up, Pending: 1, OldestPending: day.Add(24 * time.Hour), UnsentSince: oldest}, []faults.Kind{faults.MachineUnsent}},
+		{"unsent for a moment, by a clock that was ahead", MachineInput{State: schemas.Up, Pending: 1, OldestPending: day.Add(24 * time.Hour), UnsentSince: day}, nil},
 		{"unsent for a moment", MachineInput{State: schemas.Up, Pending: 1, OldestPending: day}, nil},
 		{"unsent, age not told", MachineInput{State: schemas.Up, Pending: 1}, nil},
 		{"half full", MachineInput{State: schemas.Up, Pending: 10_000}, []faults.Kind{faults.MachineFilling}},
