@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -24,6 +26,7 @@ type storeFlags struct {
 	config configFlags
 	data   string
 	json   bool
+	filter *ledger.Filter // what registerFilter reads, nil for none
 }
 
 func (f *storeFlags) register(cmd *cobra.Command) {
@@ -71,6 +74,11 @@ type books struct {
 // withBooks runs do with the ledger of the data folder. Where write is set it may write, which takes that
 // `farebeat serve` does not run.
 func (f *storeFlags) withBooks(ctx context.Context, write bool, do func(books) error) error {
+	if f.filter != nil {
+		if err := f.filter.Check(); err != nil {
+			return usageError(err)
+		}
+	}
 	s, c, err := f.openStore(ctx, write)
 	if err != nil {
 		return err
@@ -80,10 +88,26 @@ func (f *storeFlags) withBooks(ctx context.Context, write bool, do func(books) e
 		return usageError(errors.Join(err, s.Close()))
 	}
 	declared, err := declarations(ctx, s)
+	b := books{ledger.New(s.Ledger(), master, time.Now), c, master, declared}
+	if err == nil && f.filter != nil {
+		err = b.know(ctx, f.filter.Machine)
+	}
 	if err == nil {
-		err = do(books{ledger.New(s.Ledger(), master, time.Now), c, master, declared})
+		err = do(b)
 	}
 	return errors.Join(err, s.Close())
+}
+
+// know refuses a machine of which there is nothing: a typing error must not look like a good day.
+func (b books) know(ctx context.Context, machine string) error {
+	if _, declared := b.declared[machine]; machine == "" || declared {
+		return nil
+	}
+	s, err := b.Status(ctx, machine)
+	if err == nil && len(s.Epochs) == 0 && len(s.Quarantined) == 0 {
+		err = usageError(fmt.Errorf("nothing is known of a machine %q: `farebeat ledger status` names them", machine))
+	}
+	return err
 }
 
 // withLedger runs do with the ledger of the data folder, for reading.
@@ -98,7 +122,8 @@ func newLedgerCmd() *cobra.Command {
 	return cmd
 }
 
-func registerFilter(cmd *cobra.Command, f *ledger.Filter) {
+func registerFilter(cmd *cobra.Command, flags *storeFlags, f *ledger.Filter) {
+	flags.filter = f
 	cmd.Flags().StringVar(&f.Machine, "machine", "", "only this machine")
 	cmd.Flags().StringVar(&f.From, "from", "", "only service days from this one on, YYYY-MM-DD")
 	cmd.Flags().StringVar(&f.To, "to", "", "only service days up to this one, YYYY-MM-DD")
@@ -112,23 +137,49 @@ func newLedgerStatusCmd() *cobra.Command {
 		Short:   "Print what the ledger holds, per machine and service day",
 		Example: "  farebeat ledger status --data farebeat-data --from 2026-11-22",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return flags.withLedger(cmd.Context(), func(l *ledger.Ledger) error {
-				return ledgerStatus(cmd, l, filter, flags.json)
-			})
+			return flags.withBooks(cmd.Context(), false, func(b books) error { return ledgerStatus(cmd, b, filter, flags.json) })
 		},
 	}
 	flags.register(cmd)
-	registerFilter(cmd, &filter)
+	registerFilter(cmd, &flags, &filter)
 	return cmd
 }
 
-func ledgerStatus(cmd *cobra.Command, l *ledger.Ledger, filter ledger.Filter, asJSON bool) error {
+// eachStatus calls each for every machine that is in the ledger or, without dates, has declared something.
+func (b books) eachStatus(ctx context.Context, filter ledger.Filter, each func(ledger.Status, *ledger.Declaration) error) error {
+	seen := map[string]bool{}
+	err := b.Each(ctx, filter, func(s ledger.Status) error {
+		seen[s.Machine] = true
+		if d, ok := b.declared[s.Machine]; ok {
+			return each(s, &d)
+		}
+		return each(s, nil)
+	})
+	if err != nil || filter.From != "" || filter.To != "" {
+		return err
+	}
+	for _, machine := range slices.Sorted(maps.Keys(b.declared)) {
+		if d := b.declared[machine]; !seen[machine] && (filter.Machine == "" || filter.Machine == machine) {
+			if err := each(ledger.Status{Machine: machine}, &d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func ledgerStatus(cmd *cobra.Command, b books, filter ledger.Filter, asJSON bool) error {
 	out := cmd.OutOrStdout()
 	if asJSON {
 		enc := json.NewEncoder(out)
-		return l.Each(cmd.Context(), filter, func(s ledger.Status) error { return enc.Encode(s) })
+		return b.eachStatus(cmd.Context(), filter, func(s ledger.Status, d *ledger.Declaration) error {
+			return enc.Encode(struct {
+				ledger.Status
+				Declared *ledger.Declaration `json:"declared,omitempty"`
+			}{s, d})
+		})
 	}
-	err := l.Each(cmd.Context(), filter, func(s ledger.Status) error {
+	err := b.eachStatus(cmd.Context(), filter, func(s ledger.Status, declared *ledger.Declaration) error {
 		for _, d := range s.Days {
 			complete := fmt.Sprintf("complete to %d-%d", d.Epoch, d.Last)
 			if !d.Complete() {
@@ -141,12 +192,17 @@ func ledgerStatus(cmd *cobra.Command, l *ledger.Ledger, filter ledger.Filter, as
 				fmt.Fprintf(out, "%-24s in quarantine: %d %s\n", s.Machine, n, kind)
 			}
 		}
+		if declared != nil {
+			epoch := slices.Max(append(slices.Collect(maps.Keys(declared.Epochs)), 0))
+			fmt.Fprintf(out, "%-24s declared %d-%d as its last record and %d unsent, at %s\n",
+				s.Machine, epoch, declared.Epochs[epoch], declared.Pending, declared.At.UTC().Format(time.RFC3339))
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	t, err := l.Totals(cmd.Context(), filter)
+	t, err := b.Totals(cmd.Context(), filter)
 	if err != nil {
 		return err
 	}
@@ -174,7 +230,7 @@ could not be proved: see farebeat ledger conflicts. Of one that is unknown the m
 		},
 	}
 	flags.register(cmd)
-	registerFilter(cmd, &filter)
+	registerFilter(cmd, &flags, &filter)
 	return cmd
 }
 
@@ -215,6 +271,7 @@ func newLedgerVerifyCmd() *cobra.Command {
 		},
 	}
 	flags.register(cmd)
+	flags.filter = &filter
 	cmd.Flags().StringVar(&filter.Machine, "machine", "", "only this machine")
 	return cmd
 }

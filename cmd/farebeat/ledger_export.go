@@ -45,7 +45,7 @@ exactly as the machine made it. Columns that TIDES does not have begin with x_; 
 	}
 	flags.config.register(cmd)
 	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
-	registerFilter(cmd, &filter)
+	registerFilter(cmd, &flags, &filter)
 	cmd.Flags().StringVar(&format, "format", "csv", "csv or jsonl")
 	cmd.Flags().StringVar(&path, "out", "", "file; standard output without it")
 	cmd.Flags().StringVar(&tides, "tides", "", "folder for a TIDES data package; made where it is not there")

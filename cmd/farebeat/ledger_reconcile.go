@@ -41,7 +41,7 @@ the file is about; without them it is compared with the whole ledger.`,
 		},
 	}
 	flags.register(cmd)
-	registerFilter(cmd, &filter)
+	registerFilter(cmd, &flags, &filter)
 	return cmd
 }
 

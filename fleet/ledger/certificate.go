@@ -93,7 +93,7 @@ func (c *Certifier) seal(ctx context.Context, cert schemas.Certificate) (Certifi
 
 // Days calls each for the machines that have records of the service days that the filter selects, by day and machine.
 func (c *Certifier) Days(ctx context.Context, f Filter, each func(MachineDay) error) error {
-	if err := f.check(); err != nil {
+	if err := f.Check(); err != nil {
 		return fmt.Errorf("ledger: certify: %w", err)
 	}
 	var all []MachineDay
@@ -161,7 +161,7 @@ func (c *Certifier) IssueDue(ctx context.Context, from, to time.Time) (issued in
 
 // Issued calls each for every revision that was issued of what the filter selects, by day, machine and revision.
 func (c *Certifier) Issued(ctx context.Context, f Filter, each func(Issued) error) error {
-	if err := f.check(); err != nil {
+	if err := f.Check(); err != nil {
 		return fmt.Errorf("ledger: certificates: %w", err)
 	}
 	err := c.ledger.store.View(ctx, func(v View) error { return v.EachIssued(f.Machine, f.From, f.To, each) })
@@ -214,7 +214,7 @@ func (c *Certifier) draw(ctx context.Context, machine, date string) (drawn *sche
 	if err != nil {
 		return nil, nil, fmt.Errorf("ledger: certify machine %q: %w", machine, err)
 	}
-	if err := (Filter{From: date, To: date}).check(); err != nil || date == "" {
+	if err := (Filter{From: date, To: date}).Check(); err != nil || date == "" {
 		return nil, nil, fmt.Errorf("ledger: certify: %w", errors.Join(err, errDate(date)))
 	}
 	declared, known := c.declared[machine]
@@ -243,18 +243,6 @@ func (c *Certifier) draw(ctx context.Context, machine, date string) (drawn *sche
 func errDate(date string) error {
 	if _, err := time.Parse(time.DateOnly, date); err != nil {
 		return fmt.Errorf("service day %q: want YYYY-MM-DD", date)
-	}
-	return nil
-}
-
-// check checks the dates.
-func (f Filter) check() error {
-	for _, date := range []string{f.From, f.To} {
-		if date != "" {
-			if err := errDate(date); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }

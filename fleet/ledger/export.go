@@ -26,7 +26,7 @@ const (
 // many. Every record that was committed before the call is there exactly once; one that arrives
 // meanwhile may be or not.
 func (l *Ledger) Export(ctx context.Context, w io.Writer, format Format, f Filter) (uint64, error) {
-	if err := f.check(); err != nil {
+	if err := f.Check(); err != nil {
 		return 0, fmt.Errorf("ledger: export: %w", err)
 	}
 	buf := bufio.NewWriterSize(w, 1<<16)

@@ -94,7 +94,7 @@ func (l *Ledger) Reconcile(ctx context.Context, orders *Orders, f Filter, declar
 			Orders: orders.Count, Received: noAmounts(), Verified: noAmounts(), Ordered: noAmounts(), Kinds: map[DifferenceKind]uint64{},
 		},
 	}
-	err := f.check()
+	err := f.Check()
 	if err == nil {
 		err = l.machines(ctx, f, r.of)
 	}

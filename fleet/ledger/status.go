@@ -53,6 +53,22 @@ type Filter struct {
 	From, To string // service days, YYYY-MM-DD, both included
 }
 
+// Check reports dates that are none, or the wrong way round.
+func (f Filter) Check() error {
+	for _, date := range []string{f.From, f.To} {
+		if date == "" {
+			continue
+		}
+		if err := errDate(date); err != nil {
+			return err
+		}
+	}
+	if f.From != "" && f.To != "" && f.From > f.To {
+		return fmt.Errorf("the first service day %s is after the last, %s", f.From, f.To)
+	}
+	return nil
+}
+
 // machinesAtOnce is how many machines one page lists.
 const machinesAtOnce = 1000
 

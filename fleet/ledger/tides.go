@@ -151,7 +151,7 @@ type TIDESRows struct{ Transactions, Devices uint64 }
 // wrote them as devices, in one pass. As for Export, what arrives meanwhile may be there or not. It keeps one page
 // of records in memory.
 func (l *Ledger) ExportTIDES(ctx context.Context, transactions, devices io.Writer, f Filter) (n TIDESRows, err error) {
-	if err := f.check(); err != nil {
+	if err := f.Check(); err != nil {
 		return n, fmt.Errorf("ledger: export: %w", err)
 	}
 	bufT, bufD := bufio.NewWriterSize(transactions, 1<<16), bufio.NewWriterSize(devices, 1<<16)
