@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -17,6 +20,7 @@ import (
 //	await PORT            waits until somebody listens there
 //	envsubst FILE         puts variables in
 //	spoil FILE FROM TO    overwrites bytes with noise
+//	spoiltable FILE TABLE overwrites the first page of a table
 func fileCommands(of map[string]func(ts *testscript.TestScript, neg bool, args []string)) map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	of["port"] = func(ts *testscript.TestScript, _ bool, args []string) {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -54,6 +58,18 @@ func fileCommands(of map[string]func(ts *testscript.TestScript, neg bool, args [
 			b[i] = byte(noise.Uint32())
 		}
 		ts.Check(os.WriteFile(path, b, 0o600))
+	}
+	of["spoiltable"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		path := ts.MkAbs(args[0])
+		db, err := sql.Open("sqlite", "file:"+path)
+		ts.Check(err)
+		var root, size int
+		ts.Check(db.QueryRowContext(context.Background(), `SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = ?`, args[1]).Scan(&root, &size))
+		ts.Check(db.Close())
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		ts.Check(err)
+		_, err = f.WriteAt(bytes.Repeat([]byte{0xAA}, size), int64(root-1)*int64(size))
+		ts.Check(errors.Join(err, f.Close()))
 	}
 	return of
 }

@@ -304,7 +304,7 @@ func ledgerVerify(cmd *cobra.Command, l *ledger.Ledger, filter ledger.Filter, as
 		for _, f := range proof.Findings {
 			fmt.Fprintln(out, f)
 		}
-		fmt.Fprintf(out, "%d records of %d machines proved, %d missing in gaps, %d problems", proof.Records, proof.Machines, proof.Missing, proof.Problems)
+		fmt.Fprintf(out, "%d records of %d machines checked, %d missing in gaps, %d problems", proof.Records, proof.Machines, proof.Missing, proof.Problems)
 		for _, m := range proof.Money {
 			fmt.Fprintf(out, ", %s", m)
 		}

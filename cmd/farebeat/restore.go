@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -194,7 +195,7 @@ func newRepairCmd() *cobra.Command {
 	var flags storeFlags
 	cmd := &cobra.Command{
 		Use:   "repair",
-		Short: "Bring what can be read of a damaged store into a new one; exit code 3 if records are lost",
+		Short: "Bring what can be read of a damaged store into a new one; exit code 3 if anything is lost",
 		Long: `Bring what can be read of a damaged store into a new one, which takes its place; the damaged file is set aside
 and kept. farebeat serve must not run.
 
@@ -234,11 +235,22 @@ func runRepair(cmd *cobra.Command, c configs.Config, asJSON bool) error {
 	for _, l := range r.Lost {
 		lost += l.Len()
 	}
-	if err == nil && lost > 0 {
+	var tables []string
+	for _, t := range r.Tables {
+		if t.Lost != "" {
+			tables = append(tables, t.Name)
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case lost > 0:
 		return differenceError("%d records were in the ledger and cannot be read: they come again from machines and gateways "+
 			"that still have them, or from another copy with farebeat restore --merge", lost)
+	case len(tables) > 0:
+		return differenceError("not every row could be read of %s", strings.Join(tables, ", "))
 	}
-	return err
+	return nil
 }
 
 func tellRepaired(w io.Writer, r store.Repaired) error {
