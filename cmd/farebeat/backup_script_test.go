@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"database/sql"
+	"database/sql" //nolint:depguard // to find the page of a table that is to be spoilt
 	"errors"
 	"math/rand/v2"
 	"net"

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -166,6 +167,41 @@ func TestNoDamageIsSilent(t *testing.T) {
 	t.Logf("%d damages: %d times it opens with what was committed up to a point, %d times it is named and repaired", trials, opened, named)
 	if opened == 0 || named == 0 {
 		t.Error("the damages show only one side")
+	}
+}
+
+// A frame of the log that rots takes everything behind it along, without a word of SQLite: unless it is of the last transaction,
+// which may never have been confirmed, the store does not open. A repair brings all back but what the frame alone had.
+func TestRottenLogIsNamed(t *testing.T) {
+	im := crashed(t)
+	const unit = 4096 + 24
+	frames, last := (len(im.log)-32)/unit, 0
+	for n := range frames - 1 {
+		if binary.BigEndian.Uint32(im.log[32+n*unit+4:]) != 0 {
+			last = n + 1 // the first frame behind the last but one transaction's end
+		}
+	}
+	if last < 10 {
+		t.Fatalf("%d frames, the last transaction begins at %d", frames, last)
+	}
+	named := 0
+	for n := range frames {
+		rotten := image{im.file, bytes.Clone(im.log), im.machines}
+		rotten.log[32+n*unit+2000] ^= 4
+		err := opensWithPrefix(t, rotten.put(t), im.machines)
+		switch {
+		case n < last && (!errors.Is(err, store.ErrDamaged) || !strings.Contains(err.Error(), fmt.Sprintf("frame %d of its log", n))):
+			t.Errorf("frame %d of %d: %v", n, frames, err)
+		case n >= last && err != nil:
+			t.Errorf("frame %d of the last transaction: %v", n, err)
+		case n < last:
+			named++
+		}
+	}
+	t.Logf("%d of %d frames named", named, frames)
+	torn := image{im.file, im.log[:32+last*unit+100], im.machines}
+	if err := opensWithPrefix(t, torn.put(t), im.machines); err != nil {
+		t.Errorf("a torn end: %v", err)
 	}
 }
 

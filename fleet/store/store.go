@@ -149,6 +149,11 @@ func (s *Store) openWriter(ctx context.Context) (err error) {
 		}
 	}()
 	unclean := leftLog(s.path)
+	if unclean {
+		if err = checkLog(s.path); err != nil {
+			return err
+		}
+	}
 	if s.write, err = connect(s.path, forWriting, 1); err != nil {
 		return err
 	}
