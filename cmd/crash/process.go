@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -50,6 +52,8 @@ func (p *process) start() error {
 	}
 	cmd := exec.Command(p.binary, p.args(p.offset)...) //nolint:noctx // it lives until it is killed
 	cmd.Stdout, cmd.Stderr = outWrite, log
+	// What configures the tests is no key of the program, which refuses variables that it does not know.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "FAREBEAT_") })
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of ours is not meant for it
 	err = cmd.Start()
 	_ = outWrite.Close()
