@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gofrs/flock"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
@@ -89,7 +90,7 @@ type Options struct {
 type Store struct {
 	path     string
 	opts     Options
-	lock     *fileLock
+	lock     *flock.Flock
 	contents Contents
 	damage   *Damage
 
@@ -194,7 +195,7 @@ func (s *Store) shut() error {
 		s.file = nil
 	}
 	if s.lock != nil {
-		errs = append(errs, s.lock.release())
+		errs = append(errs, s.lock.Unlock())
 	}
 	return errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/farebeat/farebeat/schemas"
@@ -71,7 +72,7 @@ func judgeRecord(machine string, epoch, seq uint32, key, record []byte) (schemas
 func (in incoming) evidence(kind Kind, seq uint32, record, held []byte, detail string) Quarantined {
 	const longest = 500 // of a sentence for a person; the bytes are beside it
 	if len(detail) > longest {
-		detail = detail[:longest]
+		detail = strings.ToValidUTF8(detail[:longest], "")
 	}
 	return Quarantined{
 		Machine: in.machine, Epoch: in.epoch, Seq: seq, Kind: kind, Detail: detail, Vehicle: in.vehicle,

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gofrs/flock"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
@@ -66,7 +67,7 @@ type Store struct {
 
 	write    *sql.DB // nil when opened for reading only
 	writer   *writer // used by run, and after it by Close
-	lock     *fileLock
+	lock     *flock.Flock
 	requests chan *request
 	quit     chan struct{} // closed by Close
 	stopped  chan struct{} // closed when the writer has returned
@@ -259,7 +260,7 @@ func (s *Store) shutFiles() error {
 		errs = append(errs, s.write.Close())
 	}
 	if s.lock != nil {
-		errs = append(errs, s.lock.release())
+		errs = append(errs, s.lock.Unlock())
 	}
 	return errors.Join(errs...)
 }

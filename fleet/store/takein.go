@@ -44,7 +44,7 @@ func locked(path string, do func() error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(), lock.release())
+	return errors.Join(do(), lock.Unlock())
 }
 
 // takeGroup is how many records are taken in within one transaction.

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/gofrs/flock"
 )
 
 // filesystem is the disk as the journal uses it. Tests put one in its place that
@@ -149,6 +151,19 @@ func exists(fsys filesystem, name string) (bool, error) {
 		return false, fmt.Errorf("look at %s: %w", name, err)
 	}
 	return true, nil
+}
+
+// lockFile takes the lock at name or fails at once with errInUse. The operating system takes it back when the process ends.
+func lockFile(name string) (io.Closer, error) {
+	lock := flock.New(name, flock.SetPermissions(0o600))
+	free, err := lock.TryLock()
+	if err == nil && !free {
+		err = errInUse
+	}
+	if err != nil {
+		return nil, err
+	}
+	return lock, nil
 }
 
 // LockDir keeps other processes out of all journals below dir, which it makes
