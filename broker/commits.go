@@ -317,7 +317,7 @@ func (j *commits) prepare(group []work) ([]store.Change, rows) {
 		if w.m == nil || w.m.qos == 0 {
 			continue
 		}
-		for id, sub := range j.h.b.server.Topics.Subscribers(w.m.topic).Subscriptions {
+		for id, sub := range j.h.readers(w.m.topic) {
 			s := j.h.session(id)
 			if s == nil || !s.keeps(w.m) || sub.Qos == 0 || sub.NoLocal && id == w.origin {
 				continue

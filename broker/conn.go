@@ -3,6 +3,7 @@ package broker
 import (
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,6 +134,19 @@ func (c *conn) sessionID(clientID string) string {
 		how = "anonymous"
 	}
 	return how + "/" + string(c.identity.Role) + "/" + url.PathEscape(c.identity.Name) + "/" + clientID
+}
+
+// identityOf reads the owner out of a session's id, also of one whose client is away.
+func identityOf(sessionID string) topics.Identity {
+	parts := strings.SplitN(sessionID, "/", 4)
+	if len(parts) < 4 {
+		return topics.Identity{}
+	}
+	name, err := url.PathUnescape(parts[2])
+	if err != nil {
+		return topics.Identity{}
+	}
+	return topics.Identity{Role: topics.Role(parts[1]), Name: name}
 }
 
 // conns are the connections that are open.

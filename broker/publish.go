@@ -123,7 +123,21 @@ func (h *hook) deliver(origin string, m *message, on kept) {
 }
 
 func (h *hook) fanOut(origin string, m *message, on kept) {
-	h.queue(h.b.server.Topics.Subscribers(m.topic).Subscriptions, origin, m, on)
+	h.queue(h.readers(m.topic), origin, m, on)
+}
+
+// readers lists who subscribed to a topic and may have what is on it, by session.
+func (h *hook) readers(topic string) map[string]packets.Subscription {
+	readers := h.b.server.Topics.Subscribers(topic).Subscriptions
+	if h.b.o.Tree.Confidential(topic) {
+		maps.DeleteFunc(readers, func(id string, _ packets.Subscription) bool { return !h.mayReceive(id, topic) })
+	}
+	return readers
+}
+
+// mayReceive reports whether the owner of a session may have what is on a topic.
+func (h *hook) mayReceive(session, topic string) bool {
+	return !h.b.o.Tree.Confidential(topic) || h.b.o.Tree.MayReceive(identityOf(session), topic) == nil
 }
 
 func (h *hook) queue(readers map[string]packets.Subscription, origin string, m *message, on kept) {

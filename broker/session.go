@@ -233,6 +233,9 @@ func (s *session) feed() {
 		}
 		topic := r.topics[0]
 		r.topics = r.topics[1:]
+		if !s.h.mayReceive(s.id, topic) {
+			continue
+		}
 		s.h.retained.get(topic, func(m *message) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -8,7 +8,7 @@ var schemaFiles embed.FS //nolint:gochecknoglobals // go:embed needs one
 // Names lists the name of every message, the transaction record and the day certificate, in the order of the documents.
 func Names() []string {
 	return []string{
-		NameHeartbeat, NameMachineState, NameGateway, NameVehicleFault, NameRecovery, NameTransactions, NameTransaction, NameReceipt,
+		NameHeartbeat, NameMachineState, NameGateway, NameVehicleFault, NameRecovery, NameTransactions, NameTransaction, NameReceipt, NameTicket,
 		NameRouteOnline, NameRouteFault, NameReport, NameCommand, NameCommandResult, NameEvent, NameFleet,
 		NameCertificate,
 	}
@@ -42,6 +42,8 @@ func NewMessage(name string) (Message, bool) {
 		return &Transaction{}, true
 	case NameReceipt:
 		return &Receipt{}, true
+	case NameTicket:
+		return &Ticket{}, true
 	case NameRouteOnline:
 		return &RouteOnline{}, true
 	case NameRouteFault:

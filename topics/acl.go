@@ -41,19 +41,19 @@ func (t Tree) MayWrite(id Identity, topic string) error {
 }
 
 // MayRead returns nil if everything that filter can match may be read by the identity;
-// else why not. A topic is a filter that matches itself.
+// else why not. A topic is a filter that matches itself. Confidential topics do not count where
+// a filter matches others as well: the broker keeps them back from whoever MayReceive refuses.
 func (t Tree) MayRead(id Identity, filter string) error {
 	if t.rows == nil {
 		return fmt.Errorf("filter %q: the tree was not made by New", filter)
 	}
-	// The broker asks again for every delivery, then with a topic: the common case is quick.
-	if a, err := t.Parse(filter); err == nil {
-		if r := t.row(a.Kind); slices.Contains(r.Readers, id.Role) && (id.owns(&a) || a.Kind == Fleet) {
-			return nil
-		}
-	}
 	if err := CheckFilter(filter); err != nil {
 		return err
+	}
+	for _, r := range *t.rows {
+		if all, err := t.below(Address{Kind: r.Kind}); err == nil && r.Confidential && covers(all, filter) && !slices.Contains(r.Readers, id.Role) {
+			return fmt.Errorf("filter %q: role %s may not read %s", filter, id.Role, r.Kind)
+		}
 	}
 	for _, granted := range t.readable(id) {
 		if covers(granted, filter) {
@@ -61,6 +61,47 @@ func (t Tree) MayRead(id Identity, filter string) error {
 		}
 	}
 	return fmt.Errorf("filter %q: role %s may not read all that it matches", filter, id.Role)
+}
+
+// Confidential reports whether a topic is one that only some of its subscribers may get.
+func (t Tree) Confidential(topic string) bool {
+	rest, ok := strings.CutPrefix(topic, t.root)
+	if !ok || t.rows == nil {
+		return false
+	}
+	for _, r := range *t.rows {
+		if r.Confidential && matchesLevels(r.levels, rest) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchesLevels reports whether a topic after the root is of a row, without looking at its identifiers.
+func matchesLevels(levels []string, rest string) bool {
+	for i, l := range levels {
+		level, after, more := strings.Cut(rest, "/")
+		if more != (i < len(levels)-1) || l[0] != '{' && l != level {
+			return false
+		}
+		rest = after
+	}
+	return true
+}
+
+// MayReceive returns nil if a message on topic may be delivered to the identity, whose subscription it matches.
+func (t Tree) MayReceive(id Identity, topic string) error {
+	if !t.Confidential(topic) {
+		return nil
+	}
+	a, err := t.Parse(topic)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(t.row(a.Kind).Readers, id.Role) || !id.owns(&a) {
+		return fmt.Errorf("topic %q: the %s %q may not read it", topic, id.Role, id.Name)
+	}
+	return nil
 }
 
 // readable lists filters that together match what an identity may read.
@@ -92,16 +133,21 @@ func (t Tree) readable(id Identity) []string {
 		if id.Role == RoleMachine {
 			a.Machine = id.Name
 		}
-		if f, err := t.Filter(a); err == nil {
-			// New levels come at the end only, so what lies below is covered, too; and where
-			// all of the last levels may be read, "#" may stand for them.
-			for strings.HasSuffix(f, "/+") {
-				f = strings.TrimSuffix(f, "/+")
-			}
-			filters = append(filters, f+"/#")
+		if f, err := t.below(a); err == nil {
+			filters = append(filters, f)
 		}
 	}
 	return filters
+}
+
+// below is the filter of an address and all below it. New levels come at the end only, so what lies below is of the
+// same kind; and where all of the last levels are free, "#" stands for them.
+func (t Tree) below(a Address) (string, error) {
+	f, err := t.Filter(a)
+	for strings.HasSuffix(f, "/+") {
+		f = strings.TrimSuffix(f, "/+")
+	}
+	return f + "/#", err
 }
 
 // CheckFilter checks a subscription filter by the rules of MQTT 3.1.1, section 4.7, and the bounds

@@ -41,6 +41,8 @@ func rights() map[string]struct{ write, read string } {
 		"vehicle/01217/transactions/01217-1/3-1-200": {"FS", "FOV"},
 		"vehicle/01216/receipt/01216-1":              {"F", "GFOVS"},
 		"vehicle/01217/receipt/01217-1":              {"F", "FOVS"},
+		"vehicle/01216/ticket/01216-1":               {"F", "GFS"},
+		"vehicle/01217/ticket/01217-1":               {"F", "FS"},
 		"route/36/online":                            {"F", "FOVT"},
 		"route/36/fault/r-1":                         {"F", "FOVT"},
 		"report/hotline":                             {"O", "FOV"},
@@ -83,7 +85,7 @@ func TestRights(t *testing.T) {
 
 func TestMayReadFilters(t *testing.T) {
 	tr := newTree(t)
-	granted := topics.Identity{Role: topics.RoleThirdParty, Name: "settlement", Grants: []string{"vehicle/+/transactions/#", root + "machine/+/state", "machine/#/x", "report/+"}}
+	granted := topics.Identity{Role: topics.RoleThirdParty, Name: "settlement", Grants: []string{"vehicle/+/transactions/#", root + "machine/+/state", "machine/#/x", "report/+", "vehicle/+/ticket/#"}}
 	by := map[string]topics.Identity{"settlement": granted}
 	for _, id := range identities() {
 		by[string(id.Role)] = id
@@ -111,6 +113,12 @@ func TestMayReadFilters(t *testing.T) {
 		{"fleet", "$SYS/#", "may not read all"},
 		{"viewer", root + "vehicle/#", ""},
 		{"viewer", "farebeat/v1/other/#", "may not read all"},
+		{"viewer", root + "vehicle/+/ticket/#", "may not read vehicle/ticket"},
+		{"operator", root + "vehicle/01216/ticket/01216-1", "may not read vehicle/ticket"},
+		{"operator", root + "vehicle/+/+/01216-1", ""},
+		{"gateway", root + "vehicle/01216/ticket/+", ""},
+		{"gateway", root + "vehicle/+/ticket/+", "may not read all"},
+		{"third_party", root + "vehicle/+/ticket/+", "may not read vehicle/ticket"},
 		{"operator", root + "vehicle/+/transactions/#", ""},
 		{"third_party", root + "route/#", ""},
 		{"third_party", root + "route/36/+", ""},
@@ -125,6 +133,7 @@ func TestMayReadFilters(t *testing.T) {
 		{"settlement", root + "vehicle/+/transactions/#", ""},
 		{"settlement", root + "vehicle/01216/transactions/01216-1/3-1-200", ""},
 		{"settlement", root + "machine/+/state", ""},
+		{"settlement", root + "vehicle/+/ticket/+", "may not read vehicle/ticket"}, // no grant opens it
 		{"settlement", root + "machine/+/heartbeat", "may not read all"},
 		{"settlement", root + "machine/a/x", "may not read all"},
 		{"settlement", root + "report/+", ""},
@@ -143,6 +152,32 @@ func TestMayReadFilters(t *testing.T) {
 		if (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
 			t.Errorf("%s reads %s: %v, want %q", tc.who, tc.filter, err, tc.err)
 		}
+	}
+}
+
+// TestMayReceive: what a wildcard of anybody matches besides is kept back where it is confidential.
+func TestMayReceive(t *testing.T) {
+	tr := newTree(t)
+	all := topics.Identity{Role: topics.RoleThirdParty, Name: "settlement", Grants: []string{"#", "vehicle/+/ticket/#"}}
+	for path, want := range rights() {
+		if got := tr.Confidential(root + path); got != strings.Contains(path, "/ticket/") {
+			t.Errorf("%s: confidential %t", path, got)
+		}
+		for i, id := range append(identities(), all) {
+			letter := (want.read + "?")[max(0, strings.IndexByte(want.read, "MGFOVTS?"[i])):][:1]
+			may := tr.MayReceive(id, root+path) == nil
+			if should := !strings.Contains(path, "/ticket/") || letter == "MGFOVTS?"[i:i+1] && i < 7; may != should {
+				t.Errorf("%s to %s %q: %t, want %t", path, id.Role, id.Name, may, should)
+			}
+		}
+	}
+	for _, near := range []string{"vehicle/01216/ticket", "vehicle/01216/ticket/a/b", "vehicle/01216/tickets/a", "machine/01216/ticket/a", "", "vehicle"} {
+		if tr.Confidential(root + near) {
+			t.Errorf("%s is confidential", near)
+		}
+	}
+	if tr.MayReceive(topics.Identity{Role: topics.RoleGateway, Name: "%"}, root+"vehicle/%/ticket/x") == nil {
+		t.Error("a topic that is none was delivered")
 	}
 }
 
@@ -274,13 +309,12 @@ func FuzzMay(f *testing.F) {
 	})
 }
 
-func BenchmarkMayReadDelivery(b *testing.B) {
+func BenchmarkConfidential(b *testing.B) {
 	tr := newTree(b)
-	id := topics.Identity{Role: topics.RoleGateway, Name: "01216"}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := tr.MayRead(id, root+"vehicle/01216/fault/01216-1"); err != nil {
-			b.Fatal(err)
+		if tr.Confidential(root+"vehicle/01216/fault/01216-1") || !tr.Confidential(root+"vehicle/01216/ticket/01216-1") {
+			b.Fatal("wrong")
 		}
 	}
 }

@@ -14,6 +14,7 @@ const (
 	Recovery      Kind = "vehicle/recovery"
 	Transactions  Kind = "vehicle/transactions"
 	Receipt       Kind = "vehicle/receipt"
+	Ticket        Kind = "vehicle/ticket"
 	RouteOnline   Kind = "route/online"
 	RouteFault    Kind = "route/fault"
 	Report        Kind = "report"
@@ -54,6 +55,9 @@ type Spec struct {
 	Schema   string // name of the JSON Schema, "" for none
 	MaxBytes int    // of the payload: room for every valid message in ASCII
 	Doc      string
+	// Confidential topics hold secrets: only Readers get them, below their own ids, whatever wildcards they and others
+	// subscribed to and whatever a third party was granted.
+	Confidential bool
 }
 
 // Specs is the topic table, in the order of the documents.
@@ -64,20 +68,21 @@ func Specs() []Spec {
 	fleet := []Role{RoleFleet}
 	with := func(roles []Role, more ...Role) []Role { return append(append([]Role(nil), roles...), more...) }
 	return []Spec{
-		{Heartbeat, "machine/{machine}/heartbeat", 0, false, []Role{RoleMachine, RoleSimulator}, inside, schemas.NameHeartbeat, 1024, "A machine says that it is alive, every 15 s by default."},
-		{MachineState, "machine/{machine}/state", 1, true, fleet, inside, schemas.NameMachineState, 4096, "What the fleet makes of a machine: UP, LATE, STRANDED, DARK, PARKED or OUT_OF_SERVICE, since when and why, money at risk."},
-		{Gateway, "vehicle/{vehicle}/gateway", 1, true, gateways, inside, schemas.NameGateway, 65536, "Whether a vehicle's gateway is there, and which machines it hears over BLE. Also its last will."},
-		{VehicleFault, "vehicle/{vehicle}/fault/{machine}", 1, true, fleet, with(public, gateways...), schemas.NameVehicleFault, 4096, "A fault of a machine on the vehicle and what the gateway is to do about it. Cleared when the fault closes."},
-		{Recovery, "vehicle/{vehicle}/recovery/{machine}", 1, true, gateways, inside, schemas.NameRecovery, 8192, "How far the gateway is with reading a machine."},
-		{Transactions, "vehicle/{vehicle}/transactions/{machine}/{batch}", 1, true, with(gateways, RoleFleet), inside, schemas.NameTransactions, 1 << 20, "Recovered transactions, one batch a slot; cleared by the gateway after the ledger's receipt, or by the fleet ten minutes later where that gateway is gone. batch is {epoch}-{first}-{last}."},
-		{Receipt, "vehicle/{vehicle}/receipt/{machine}", 1, true, fleet, with(inside, gateways...), schemas.NameReceipt, 16384, "What the ledger holds of a machine, MACed for it."},
-		{RouteOnline, "route/{route}/online", 1, true, fleet, public, schemas.NameRouteOnline, 32768, "Machines online and expected on a route."},
-		{RouteFault, "route/{route}/fault/{fault}", 1, true, fleet, public, schemas.NameRouteFault, 8192, "A fault of a route as a whole. Cleared when it closes."},
-		{Report, "report/{source}", 1, false, []Role{RoleOperator}, inside, schemas.NameReport, 4096, "A fault reported by hand."},
-		{Command, "command/{vehicle}/{command}", 1, false, []Role{RoleFleet, RoleOperator}, with(inside, gateways...), schemas.NameCommand, 2048, "Asks a gateway for something, once."},
-		{CommandResult, "command/{vehicle}/{command}/result", 1, false, gateways, inside, schemas.NameCommandResult, 8192, "How a command goes."},
-		{Event, "event/{severity}/{kind}", 1, false, fleet, public, schemas.NameEvent, 8192, "One change in the life of a fault."},
-		{Fleet, "fleet", 1, true, fleet, with(public, RoleGateway, RoleMachine, RoleSimulator), schemas.NameFleet, 1024, "Whether the fleet service is there and its ledger can take transactions. Also its last will."},
-		{AsyncAPI, "meta/asyncapi", 1, true, fleet, with(public, RoleGateway, RoleMachine, RoleSimulator), "", 1 << 20, "The contract, as an AsyncAPI 3 document."},
+		{Heartbeat, "machine/{machine}/heartbeat", 0, false, []Role{RoleMachine, RoleSimulator}, inside, schemas.NameHeartbeat, 1024, "A machine says that it is alive, every 15 s by default.", false},
+		{MachineState, "machine/{machine}/state", 1, true, fleet, inside, schemas.NameMachineState, 4096, "What the fleet makes of a machine: UP, LATE, STRANDED, DARK, PARKED or OUT_OF_SERVICE, since when and why, money at risk.", false},
+		{Gateway, "vehicle/{vehicle}/gateway", 1, true, gateways, inside, schemas.NameGateway, 65536, "Whether a vehicle's gateway is there, and which machines it hears over BLE. Also its last will.", false},
+		{VehicleFault, "vehicle/{vehicle}/fault/{machine}", 1, true, fleet, with(public, gateways...), schemas.NameVehicleFault, 4096, "A fault of a machine on the vehicle and what the gateway is to do about it. Cleared when the fault closes.", false},
+		{Recovery, "vehicle/{vehicle}/recovery/{machine}", 1, true, gateways, inside, schemas.NameRecovery, 8192, "How far the gateway is with reading a machine.", false},
+		{Transactions, "vehicle/{vehicle}/transactions/{machine}/{batch}", 1, true, with(gateways, RoleFleet), inside, schemas.NameTransactions, 1 << 20, "Recovered transactions, one batch a slot; cleared by the gateway after the ledger's receipt, or by the fleet ten minutes later where that gateway is gone. batch is {epoch}-{first}-{last}.", false},
+		{Receipt, "vehicle/{vehicle}/receipt/{machine}", 1, true, fleet, with(inside, gateways...), schemas.NameReceipt, 16384, "What the ledger holds of a machine, MACed for it.", false},
+		{Ticket, "vehicle/{vehicle}/ticket/{machine}", 1, true, fleet, with(gateways, RoleFleet), schemas.NameTicket, 2048, "A secret with which the vehicle's gateway opens sessions with a machine over BLE, and the same sealed for the machine; nobody else reads it. Cleared when there is no reason for contact any more.", true},
+		{RouteOnline, "route/{route}/online", 1, true, fleet, public, schemas.NameRouteOnline, 32768, "Machines online and expected on a route.", false},
+		{RouteFault, "route/{route}/fault/{fault}", 1, true, fleet, public, schemas.NameRouteFault, 8192, "A fault of a route as a whole. Cleared when it closes.", false},
+		{Report, "report/{source}", 1, false, []Role{RoleOperator}, inside, schemas.NameReport, 4096, "A fault reported by hand.", false},
+		{Command, "command/{vehicle}/{command}", 1, false, []Role{RoleFleet, RoleOperator}, with(inside, gateways...), schemas.NameCommand, 2048, "Asks a gateway for something, once.", false},
+		{CommandResult, "command/{vehicle}/{command}/result", 1, false, gateways, inside, schemas.NameCommandResult, 8192, "How a command goes.", false},
+		{Event, "event/{severity}/{kind}", 1, false, fleet, public, schemas.NameEvent, 8192, "One change in the life of a fault.", false},
+		{Fleet, "fleet", 1, true, fleet, with(public, RoleGateway, RoleMachine, RoleSimulator), schemas.NameFleet, 1024, "Whether the fleet service is there and its ledger can take transactions. Also its last will.", false},
+		{AsyncAPI, "meta/asyncapi", 1, true, fleet, with(public, RoleGateway, RoleMachine, RoleSimulator), "", 1 << 20, "The contract, as an AsyncAPI 3 document.", false},
 	}
 }

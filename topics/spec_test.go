@@ -1,6 +1,7 @@
 package topics_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -92,7 +93,11 @@ func largestMessages(t *testing.T) map[topics.Kind]schemas.Message {
 			AsOf: at, Machine: id, Vehicle: id, Fault: id, State: schemas.RecoveryConnecting, Epoch: u32, LastSeq: u32, Read: u32, Total: u32, Receipted: u32,
 			PerSecond: 1e9 - 0.123456, Attempts: count, LastError: sentence, NextAction: sentence,
 		},
-		topics.Transactions:  largestBatch(t, id, at),
+		topics.Transactions: largestBatch(t, id, at),
+		topics.Ticket: &schemas.Ticket{
+			Machine: id, Vehicle: id, AsOf: at, ExpiresAt: at.Add(time.Hour), Secret: mac,
+			Sealed: base64.RawURLEncoding.EncodeToString(make([]byte, schemas.MaxSealedTicket)),
+		},
 		topics.Receipt:       &schemas.Receipt{Machine: id, AsOf: at, Epochs: epochs},
 		topics.RouteOnline:   &schemas.RouteOnline{AsOf: at, Route: id, Online: count, Min: count, Max: count, Known: count, Expected: count, Threshold: count, Source: "timetable", SampleSize: count, Missing: slices.Repeat([]string{id}, schemas.MaxMissing)},
 		topics.RouteFault:    event(schemas.RouteFault{Fault: id, Kind: id, Severity: schemas.Critical, Title: sentence[:200], Condition: schemas.Recovering, Route: id, OpenedAt: at, AsOf: at, Online: count, Expected: count, Threshold: count, Reason: sentence, NextStep: sentence}),

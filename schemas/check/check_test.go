@@ -27,6 +27,7 @@ func beyondSchema() map[string]string {
 		"heartbeat/deep":                      bytes,
 		"route-online/min-above-max":          compare,
 		"recovery/read-above-total":           compare,
+		"ticket/expires-before-issue":         compare,
 		"recovery/receipted-above-total":      compare,
 		"transaction/mac-first":               bytes,
 		"transaction/mac-twice":               bytes,
