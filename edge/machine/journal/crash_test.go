@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -18,6 +19,7 @@ type witness struct {
 	confirmed map[Ref][]byte // by Append, not yet released
 	seen      map[Ref][]byte // by anyone, ever
 	doubt     map[Ref]bool   // in a release whose end nobody saw
+	ticket    uint64         // the counter that was confirmed last
 }
 
 func newWitness() *witness {
@@ -25,7 +27,7 @@ func newWitness() *witness {
 }
 
 func (w *witness) clone() *witness {
-	return &witness{confirmed: maps.Clone(w.confirmed), seen: maps.Clone(w.seen), doubt: maps.Clone(w.doubt)}
+	return &witness{confirmed: maps.Clone(w.confirmed), seen: maps.Clone(w.seen), doubt: maps.Clone(w.doubt), ticket: w.ticket}
 }
 
 // look compares what the journal holds with what it must hold. At most extra
@@ -62,6 +64,10 @@ func (w *witness) look(t rapid.TB, j *Journal, extra int) {
 		}
 		w.seen[ref] = b
 	}
+	if got := j.TicketMark().Counter; got != w.ticket && got != w.ticket+1 {
+		t.Fatalf("the mark of ticket %d was confirmed, that of %d is kept", w.ticket, got)
+	}
+	w.ticket = j.TicketMark().Counter
 	if extra < 0 {
 		t.Fatalf("%d records came out of nowhere", -extra)
 	}
@@ -87,6 +93,15 @@ func (w *witness) append(t rapid.TB, j *Journal, i int) error {
 	}
 	w.seen[ref], w.confirmed[ref] = recs[0].Payload, recs[0].Payload
 	return nil
+}
+
+// accept keeps the mark of the next ticket.
+func (w *witness) accept(j *Journal) error {
+	err := j.KeepTicketMark(TicketMark{Counter: w.ticket + 1, IssuedAt: time.UnixMilli(int64(w.ticket))})
+	if err == nil {
+		w.ticket++
+	}
+	return err
 }
 
 func (w *witness) release(j *Journal, upTo uint32) error {
@@ -123,6 +138,11 @@ func script(t rapid.TB, j *Journal, w *witness) error {
 		}
 		if i == 8 {
 			if err := j.NewEpoch(); err != nil {
+				return err
+			}
+		}
+		if i == 2 || i == 9 {
+			if err := w.accept(j); err != nil {
 				return err
 			}
 		}

@@ -137,6 +137,7 @@ type Journal struct {
 	bytes   int64
 	warned  int
 	damage  []Damage
+	ticket  TicketMark
 }
 
 // Open opens the journal of a machine in dir and repairs it. A directory that is

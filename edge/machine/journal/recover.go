@@ -48,6 +48,9 @@ func (j *Journal) recover() error {
 	if err := r.readSegments(names); err != nil {
 		return err
 	}
+	if err := r.readTicketMark(); err != nil {
+		return err
+	}
 	return r.settle()
 }
 
