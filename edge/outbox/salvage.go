@@ -100,7 +100,7 @@ func copyReadable(ctx context.Context, from, to string, opts Options) (err error
 			}
 		}
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO counter (name, value) VALUES ('session', ?1) ON CONFLICT (name) DO UPDATE SET value = value + ?1`, sessionSkip); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO counter (name, value) VALUES ('session', ?1) ON CONFLICT (name) DO UPDATE SET value = value + ?1`, int64(sessionSkip)); err != nil {
 		return err
 	}
 	return tx.Commit()
