@@ -66,6 +66,7 @@ func New(o Options) (*Agent, error) {
 	a.visitor = &visitor{
 		radio: o.Radio, box: o.Outbox, now: o.Now, log: a.log, limits: o.Limits, uncertainty: o.Timing.ClockUncertainty,
 		room: make(chan struct{}, 1), post: a.tell, sender: a.sender,
+		suspects: newSuspects(),
 	}
 	return a, a.subscribe()
 }
@@ -75,6 +76,7 @@ func (a *Agent) subscribe() error {
 	for _, to := range []topics.Address{
 		{Kind: topics.VehicleFault, Vehicle: a.o.Vehicle},
 		{Kind: topics.Receipt, Vehicle: a.o.Vehicle},
+		{Kind: topics.Ticket, Vehicle: a.o.Vehicle},
 		{Kind: topics.Command, Vehicle: a.o.Vehicle},
 		{Kind: topics.Fleet},
 	} {

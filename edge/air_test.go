@@ -22,7 +22,11 @@ func newTestAir() *testAir {
 
 func (a *testAir) radio() ble.Radio { return a.air }
 
-func (a *testAir) put(m *machine)    { a.air.Set(m.id, ors.OnAir(a.ctx, m)) }
+func (a *testAir) put(m *machine) { a.air.Set(m.id, ors.OnAir(a.ctx, m)) }
+
+// putAt puts a machine on air at an address that is not its own.
+func (a *testAir) putAt(address string, m *machine) { a.air.Set(address, ors.OnAir(a.ctx, m)) }
+
 func (a *testAir) remove(m *machine) { a.air.Set(m.id, nil) }
 
 // cutAfter breaks every link to m from now on after n packets of the machine.

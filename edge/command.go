@@ -61,7 +61,7 @@ func (s *state) expire(now time.Time) []effect {
 				return false
 			}
 			out = append(out, s.answer(now, c.ID, schemas.CommandFailed,
-				"The command expired: "+cmp.Or(t.lastErr, "the gateway's radio was busy with other machines")+".", nil))
+				"The command expired: "+cmp.Or(t.lastErr, t.waitedFor())+".", nil))
 			return true
 		})
 		if t.farewell && !t.giveUp.After(now) {
@@ -70,6 +70,14 @@ func (s *state) expire(now time.Time) []effect {
 		s.drop(t)
 	}
 	return out
+}
+
+// waitedFor says what kept a machine from being contacted, where no contact failed.
+func (t *task) waitedFor() string {
+	if t.unticketed {
+		return "no ticket for the machine came from the fleet"
+	}
+	return "the gateway's radio was busy with other machines"
 }
 
 // sighted takes in who was heard.

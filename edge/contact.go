@@ -26,6 +26,7 @@ type visitor struct {
 	room        chan struct{} // holds one: a receipt made room in the outbox
 	post        func(ctx context.Context, in input)
 	sender      *sender
+	suspects    suspects
 
 	mu    sync.Mutex
 	count Stats
@@ -44,68 +45,50 @@ func (v *visitor) roomMade() {
 	}
 }
 
-// heard is what a scan brought.
-type heard struct {
-	ads  map[string]ble.Advertisement // the latest of each machine that has a name
-	seen []schemas.Sighting
-}
-
 // scan listens until enough says so, or for as long as ctx. Failing to listen is
 // an error; hearing nobody is not.
-func (v *visitor) scan(ctx context.Context, names []string, enough func(machine string, stop context.CancelFunc)) (heard, error) {
+func (v *visitor) scan(ctx context.Context, names []string, enough func(machine string, ad ble.Advertisement, stop context.CancelFunc)) (*heard, error) {
 	byHint := make(map[[8]byte]string, len(names))
 	for _, name := range names {
 		byHint[ble.IDHint(name)] = name
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	var mu sync.Mutex
-	h := heard{ads: map[string]ble.Advertisement{}}
+	h := &heard{ads: map[string][]ble.Advertisement{}}
 	err := v.radio.Scan(ctx, func(ad ble.Advertisement) {
 		name, known := byHint[ad.IDHint]
 		if !known {
 			return
 		}
-		mu.Lock()
-		h.ads[name] = ad
-		mu.Unlock()
-		enough(name, stop)
+		h.add(name, ad, &v.suspects)
+		enough(name, ad, stop)
 	})
-	mu.Lock()
-	defer mu.Unlock()
-	now := v.now().UTC().Truncate(time.Millisecond)
-	out := heard{ads: map[string]ble.Advertisement{}}
-	for name, ad := range h.ads {
-		out.ads[name] = ad
-		out.seen = append(out.seen, schemas.Sighting{
-			Machine: name, RSSI: min(max(int(ad.RSSI), -127), 20), SeenAt: now, Pending: uint32(ad.Pending),
-		})
-	}
 	if err != nil && ctx.Err() == nil {
-		return out, fmt.Errorf("listen for machines: %w", err)
+		return h, fmt.Errorf("listen for machines: %w", err)
 	}
-	return out, nil
+	return h, nil
 }
 
 // listen hears who is near.
 func (v *visitor) listen(ctx context.Context, names []string) []schemas.Sighting {
 	ctx, cancel := context.WithTimeout(ctx, v.limits.ListenFor)
 	defer cancel()
-	h, err := v.scan(ctx, names, func(string, context.CancelFunc) {})
+	h, err := v.scan(ctx, names, func(string, ble.Advertisement, context.CancelFunc) {})
 	if err != nil {
 		v.log.Warn("listening failed; it is tried again", "err", err)
 		<-ctx.Done() // a broken adapter is not asked in a tight loop
 	}
-	return h.seen
+	return h.sightings(v.now(), &v.suspects)
 }
 
 // visit looks for the candidates and serves the first in their order that is there.
 func (v *visitor) visit(ctx context.Context, c contact) contactResult {
 	h, err := v.search(ctx, c)
-	r := contactResult{seen: h.seen}
+	r := contactResult{seen: h.sightings(v.now(), &v.suspects)}
 	var chosen job
+	var devices []ble.Advertisement
 	for _, j := range c.candidates {
-		if _, there := h.ads[j.machine]; there {
+		if devices = h.devices(j.machine, &v.suspects); len(devices) > 0 {
 			chosen = j
 			break
 		}
@@ -123,7 +106,7 @@ func (v *visitor) visit(ctx context.Context, c contact) contactResult {
 	}
 	r.machine = chosen.machine
 	v.post(ctx, found{chosen.machine})
-	v.serve(ctx, chosen, h.ads[chosen.machine], &r)
+	v.serve(ctx, chosen, devices, &r)
 	v.tally(&r)
 	return r
 }
@@ -139,45 +122,54 @@ func (v *visitor) tally(r *contactResult) {
 	}
 }
 
-// search scans until the best candidate is heard, or for a moment after another
-// one was.
-func (v *visitor) search(ctx context.Context, c contact) (heard, error) {
+// search scans until the best candidate is heard, or for a moment after another one was. Where only devices were heard
+// at which no session could be opened before, it listens longer: the true one may be there as well.
+func (v *visitor) search(ctx context.Context, c contact) (*heard, error) {
 	ctx, cancel := context.WithTimeout(ctx, v.limits.Scan)
 	defer cancel()
-	var once sync.Once
-	settle := make(chan struct{})
-	settled := make(chan struct{})
-	go func() {
-		defer close(settled)
-		select {
-		case <-ctx.Done():
-			return
-		case <-settle:
+	var (
+		mu  sync.Mutex
+		end *time.Timer
+		at  time.Time // when end fires
+	)
+	within := func(d time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch then := time.Now().Add(d); {
+		case end == nil:
+			end, at = time.AfterFunc(d, cancel), then
+		case then.Before(at):
+			end.Reset(d)
+			at = then
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(v.limits.Settle):
-			cancel()
-		}
-	}()
-	h, err := v.scan(ctx, c.names, func(machine string, stop context.CancelFunc) {
-		if machine == c.candidates[0].machine {
+	}
+	h, err := v.scan(ctx, c.names, func(machine string, ad ble.Advertisement, stop context.CancelFunc) {
+		switch {
+		case !slices.ContainsFunc(c.candidates, func(j job) bool { return j.machine == machine }):
+		case v.suspects.failures(ad.Address) > 0:
+			within(suspectSettles * v.limits.Settle)
+		case machine == c.candidates[0].machine:
 			stop()
-		}
-		if slices.ContainsFunc(c.candidates, func(j job) bool { return j.machine == machine }) {
-			once.Do(func() { close(settle) })
+		default:
+			within(v.limits.Settle)
 		}
 	})
-	cancel()
-	<-settled
+	mu.Lock()
+	defer mu.Unlock()
+	if end != nil {
+		end.Stop()
+	}
 	return h, err
 }
+
+// suspectSettles is how many times Settle another device is waited for where the one that was heard may be an impostor.
+const suspectSettles = 3
 
 // serve does a job: what the machine holds, what the ledger holds, what is wrong,
 // what time it is, and then the records. A machine that refuses one of these is
 // read all the same: the money comes first.
-func (v *visitor) serve(ctx context.Context, j job, ad ble.Advertisement, r *contactResult) {
-	s, closeSession, err := v.open(ctx, ad)
+func (v *visitor) serve(ctx context.Context, j job, devices []ble.Advertisement, r *contactResult) {
+	s, ad, closeSession, err := v.openAny(ctx, j, devices)
 	if err != nil {
 		r.err = err
 		return
@@ -200,7 +192,7 @@ func (v *visitor) serve(ctx context.Context, j job, ad ble.Advertisement, r *con
 		r.err = err
 		return
 	}
-	v.post(ctx, declared{machine: j.machine, all: unreleased, ledger: ledger, held: held, newest: newest.Epoch, newestLast: newest.Last})
+	v.post(ctx, declared{machine: j.machine, all: unreleased, ledger: ledger, held: held, newest: newest.Epoch, newestLast: newest.Last, minor: status.PendingMinor})
 	refusal, lost := v.tell(ctx, s, j, latest, ledger, r)
 	if j.collect && lost == nil {
 		v.sender.readingMachine(j.machine)
@@ -212,15 +204,39 @@ func (v *visitor) serve(ctx context.Context, j job, ad ble.Advertisement, r *con
 	r.err = errors.Join(lost, refusal)
 }
 
+// openAny opens a session with the first of the devices that proves to be the machine.
+func (v *visitor) openAny(ctx context.Context, j job, devices []ble.Advertisement) (*ors.Session, ble.Advertisement, func(), error) {
+	var errs []error
+	for _, ad := range devices[:min(len(devices), maxTries)] {
+		s, closeSession, err := v.open(ctx, j, ad)
+		if ctx.Err() == nil {
+			v.suspects.note(j.machine, ad.Address, err != nil)
+		}
+		if err == nil {
+			return s, ad, closeSession, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, ble.Advertisement{}, nil, errors.Join(errs...)
+}
+
+// maxTries is how many devices that advertise as one machine are tried in one contact.
+const maxTries = 3
+
 // open dials a machine and opens a session. The returned func ends both.
-func (v *visitor) open(ctx context.Context, ad ble.Advertisement) (*ors.Session, func(), error) {
-	dialCtx, cancel := context.WithTimeout(ctx, v.limits.Dial)
+func (v *visitor) open(ctx context.Context, j job, ad ble.Advertisement) (*ors.Session, func(), error) {
+	patience := v.limits.Dial
+	if v.suspects.failures(ad.Address) > 0 {
+		patience /= 2 // others wait
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	link, err := v.radio.Dial(dialCtx, ad.Address)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to %s over Bluetooth: %w", ad.Address, err)
 	}
-	s, err := ors.Open(dialCtx, link, ors.Options{Reply: v.limits.Request, Idle: v.limits.Stall})
+	credentials := ors.Credentials{Machine: j.machine, Sealed: j.ticket.sealed, Secret: j.ticket.secret}
+	s, err := ors.Open(dialCtx, link, credentials, ors.Options{Reply: v.limits.Request, Idle: v.limits.Stall})
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open a session with %s: %w", ad.Address, err), link.Close())
 	}

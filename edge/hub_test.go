@@ -2,6 +2,8 @@ package edge
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"maps"
 	"slices"
@@ -36,6 +38,7 @@ type hub struct {
 	bodies   map[string]map[[2]uint32]any // record bytes, by machine
 	holding  bool                         // receipts are held back
 	relay    chan Message                 // what the fleet publishes goes here, where it is set
+	counter  uint64                       // of the latest ticket
 	faults   []string                     // what no gateway may do
 }
 
@@ -342,11 +345,35 @@ func (h *hub) fleet(ready bool, session uint64) {
 	})
 }
 
+// ticket publishes a new ticket for a machine, as the fleet does before it tells of a fault. h.mu is held.
+func (h *hub) ticket(machine string) {
+	h.counter++
+	g := schemas.TicketGrant{Machine: machine, Vehicle: "bus-1", Reason: "test", Counter: h.counter, IssuedAt: time.Now(), ExpiresAt: time.Now().Add(24 * time.Hour)}
+	if _, err := rand.Read(g.Secret[:]); err != nil {
+		h.t.Fatal(err)
+	}
+	key := h.keys[machine]
+	if key == nil {
+		key = make([]byte, schemas.TicketKeySize) // no such machine is on air
+	}
+	sealed, err := schemas.SealTicket(key, rand.Reader, g)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.put(topics.Address{Kind: topics.Ticket, Vehicle: "bus-1", Machine: machine}, &schemas.Ticket{
+		Machine: machine, Vehicle: "bus-1", AsOf: g.IssuedAt, ExpiresAt: g.ExpiresAt,
+		Secret: base64.RawURLEncoding.EncodeToString(g.Secret[:]), Sealed: base64.RawURLEncoding.EncodeToString(sealed),
+	})
+}
+
 func (h *hub) fault(f schemas.MachineFault) {
 	ev := schemas.CloudEvent[schemas.MachineFault]{
 		SpecVersion: "1.0", ID: f.Fault + "-1", Source: "/farebeat/tampa", Type: "com.farebeat.fault", Time: f.AsOf, DataContentType: "application/json", Data: f,
 	}
-	h.do(func() { h.put(topics.Address{Kind: topics.VehicleFault, Vehicle: f.Vehicle, Machine: f.Machine}, &ev) })
+	h.do(func() {
+		h.ticket(f.Machine)
+		h.put(topics.Address{Kind: topics.VehicleFault, Vehicle: f.Vehicle, Machine: f.Machine}, &ev)
+	})
 }
 
 func (h *hub) clearFault(machine string) {
@@ -354,7 +381,10 @@ func (h *hub) clearFault(machine string) {
 }
 
 func (h *hub) command(c schemas.Command) {
-	h.do(func() { h.put(topics.Address{Kind: topics.Command, Vehicle: "bus-1", Command: c.ID}, &c) })
+	h.do(func() {
+		h.ticket(c.Machine)
+		h.put(topics.Address{Kind: topics.Command, Vehicle: "bus-1", Command: c.ID}, &c)
+	})
 }
 
 // cut breaks the connection; the broker publishes the will.

@@ -11,8 +11,8 @@ import (
 type cleared struct{}
 
 // parse reads one message that the broker delivered to the gateway of vehicle. It
-// returns a faultStands, faultGone, commanded, schemas.Receipt, schemas.Fleet or
-// cleared. A message that is malformed, too large, or that speaks of another
+// returns a faultStands, faultGone, ticketed, ticketGone, commanded, schemas.Receipt,
+// schemas.Fleet or cleared. A message that is malformed, too large, or that speaks of another
 // vehicle, machine or command than its topic is an error, and nothing else.
 func parse(tree topics.Tree, vehicle, topic string, payload []byte) (any, error) {
 	to, err := tree.Parse(topic)
@@ -32,6 +32,8 @@ func parse(tree topics.Tree, vehicle, topic string, payload []byte) (any, error)
 		return parseReceipt(to, payload)
 	case topics.Command:
 		return parseCommand(to, payload)
+	case topics.Ticket:
+		return parseTicket(to, payload)
 	case topics.Fleet:
 		if len(payload) == 0 {
 			return cleared{}, nil

@@ -10,6 +10,13 @@ type (
 	faultStands struct{ fault schemas.MachineFault }
 	// faultGone: the fault topic of the machine was cleared.
 	faultGone struct{ machine string }
+	// ticketed: the fleet gave a ticket for a machine.
+	ticketed struct {
+		machine string
+		ticket  ticket
+	}
+	// ticketGone: there is no reason for contact with a machine any more.
+	ticketGone struct{ machine string }
 	// connecting: a broker connection begins; the retained faults arrive anew.
 	connecting struct{}
 	// settled: all retained faults of this connection must have arrived.
@@ -28,6 +35,7 @@ type (
 		machine            string
 		all, ledger, held  Records
 		newest, newestLast uint32
+		minor              int64 // the sum of all, minor units of the machine's currency
 	}
 	// stored: records are on the gateway's disk.
 	stored struct {
@@ -44,6 +52,8 @@ type (
 
 func (faultStands) isInput()  {}
 func (faultGone) isInput()    {}
+func (ticketed) isInput()     {}
+func (ticketGone) isInput()   {}
 func (connecting) isInput()   {}
 func (settled) isInput()      {}
 func (receipted) isInput()    {}
@@ -93,6 +103,7 @@ func (publishGateway) isEffect()  {}
 // job is what to do with a machine once it is connected.
 type job struct {
 	machine  string
+	ticket   ticket
 	fault    *schemas.MachineFault // to be told to the machine, nil for none
 	farewell bool                  // to be told that its fault is over
 	collect  bool                  // read what it holds

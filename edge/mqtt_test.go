@@ -50,7 +50,7 @@ func newRealBroker(t *testing.T, h *hub) *realBroker {
 	}
 	fleet.Handle(root+"vehicle/#", 1, func(_ context.Context, d *session.Delivery) error {
 		to, err := h.tree.Parse(d.Topic)
-		if err != nil || slices.Contains([]topics.Kind{topics.VehicleFault, topics.Receipt}, to.Kind) {
+		if err != nil || slices.Contains([]topics.Kind{topics.VehicleFault, topics.Receipt, topics.Ticket}, to.Kind) {
 			return err // its own
 		}
 		h.do(func() { h.take(Message{Topic: d.Topic, QoS: 1, Retain: true, Payload: slices.Clone(d.Payload)}) })

@@ -35,6 +35,7 @@ type machine struct {
 	deny     map[uint32]bool   // these of epoch 3 cannot be read
 
 	mistrusts bool // refuses receipts
+	ticket    ors.TicketMark
 }
 
 // news is what a machine was told.
@@ -74,6 +75,25 @@ func (m *machine) tap(t testing.TB, epoch uint32, n int) {
 		}
 		m.records[epoch], prev = append(m.records[epoch], record), hash
 	}
+}
+
+// The gate of the machine. Its marks live as long as it does.
+
+func (m *machine) ID() string { return m.id }
+
+func (m *machine) Key() [32]byte { return [32]byte(m.key) }
+
+func (m *machine) LastTicket(context.Context) (ors.TicketMark, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ticket, nil
+}
+
+func (m *machine) KeepTicket(_ context.Context, mark ors.TicketMark) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ticket = mark
+	return nil
 }
 
 func (m *machine) pending() int {

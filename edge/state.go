@@ -43,6 +43,8 @@ type state struct {
 
 	machines []string // the vehicle's own machines, as configured
 
+	tickets map[string]ticket // by machine
+
 	known map[string]schemas.CommandResult // latest result of the latest commands, by id
 	order []string                         // their ids, oldest first
 
@@ -53,7 +55,7 @@ type state struct {
 
 func newState(vehicle string, machines []string, tm timings) *state {
 	return &state{
-		vehicle: vehicle, machines: machines, timings: tm, tasks: map[string]*task{},
+		vehicle: vehicle, machines: machines, timings: tm, tasks: map[string]*task{}, tickets: map[string]ticket{},
 		known: map[string]schemas.CommandResult{}, sightings: map[string]schemas.Sighting{},
 	}
 }
@@ -71,6 +73,11 @@ func (s *state) step(now time.Time, in input) []effect {
 		for _, t := range s.tasks {
 			t.confirmed = false
 		}
+		s.doubtTickets()
+	case ticketed:
+		out = s.ticketed(now, in)
+	case ticketGone:
+		delete(s.tickets, in.machine)
 	case settled:
 		out = s.settled(now)
 	case receipted:
@@ -152,6 +159,7 @@ func (s *state) settled(now time.Time) []effect {
 			out = append(out, s.faultGone(now, t.machine)...)
 		}
 	}
+	s.dropTickets()
 	return out
 }
 
@@ -206,6 +214,7 @@ func (s *state) declared(now time.Time, in declared) []effect {
 	t.declared = t.declared.Union(in.all)
 	t.ledger, t.held = in.ledger, in.held
 	t.epoch, t.lastSeq = in.newest, in.newestLast
+	t.minor, t.minorOf = in.minor, in.all.Count()
 	t.began, t.beganAt = now, t.declared.Count()-t.missing().Count()
 	if len(t.missing()) > 0 {
 		t.phase = schemas.RecoveryReading
@@ -390,7 +399,12 @@ func (s *state) nextContact(now time.Time) []effect {
 		if !t.wanted() || t.due.After(now) {
 			continue
 		}
-		candidates = append(candidates, t.job())
+		may, effects := s.mayContact(now, t)
+		out = append(out, effects...)
+		if !may {
+			continue
+		}
+		candidates = append(candidates, s.job(t))
 		if t.phase != schemas.RecoveryComplete {
 			t.phase = schemas.RecoveryScanning
 		}
@@ -421,8 +435,8 @@ func (s *state) near() []string {
 	return slices.Compact(out)
 }
 
-func (t *task) job() job {
-	j := job{machine: t.machine, fault: t.fault, farewell: t.farewell, avoid: t.avoid, collect: t.fault != nil && t.fault.Collect}
+func (s *state) job(t *task) job {
+	j := job{machine: t.machine, ticket: s.tickets[t.machine], fault: t.fault, farewell: t.farewell, avoid: t.avoid, collect: t.fault != nil && t.fault.Collect}
 	for _, c := range t.commands {
 		j.collect = j.collect || c.Verb == schemas.VerbCollect
 		j.setTime = j.setTime || c.Verb == schemas.VerbSetTime

@@ -45,9 +45,20 @@ func newScript(t *testing.T) *script {
 
 func (p *script) in(ins ...input) *script {
 	for _, in := range ins {
+		p.admit(in)
 		p.out = p.s.step(p.now, in)
 	}
 	return p
+}
+
+// admit gives the ticket with which the fleet lets a fault or a command be acted on.
+func (p *script) admit(in input) {
+	switch in := in.(type) {
+	case faultStands:
+		p.s.ticketed(p.now, ticketed{machine: in.fault.Machine})
+	case commanded:
+		p.s.ticketed(p.now, ticketed{machine: in.command.Machine})
+	}
 }
 
 func (p *script) later(d time.Duration) *script {
@@ -381,6 +392,7 @@ func TestStateKeepsItsPromises(t *testing.T) {
 		s := newState("bus-1", nil, testTimings())
 		now := dawn
 		latest := map[string]time.Time{}
+		standing := map[string]bool{} // tickets
 		var asked *contact
 		busy := false
 		do := func(in input) {
@@ -389,6 +401,11 @@ func TestStateKeepsItsPromises(t *testing.T) {
 				case contact:
 					if busy || len(e.candidates) == 0 {
 						t.Fatalf("contact %v while busy=%v", e, busy)
+					}
+					for _, c := range e.candidates {
+						if !standing[c.machine] {
+							t.Fatalf("%s is contacted without a ticket", c.machine)
+						}
 					}
 					busy, asked = true, &e
 				case listen:
@@ -437,7 +454,7 @@ func TestStateKeepsItsPromises(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			machine := rapid.SampledFrom(machines).Draw(t, "machine")
-			switch rapid.SampledFrom([]string{"fault", "gone", "tick", "receipt", "radio", "radio", "reconnect"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"fault", "gone", "tick", "receipt", "radio", "radio", "reconnect", "ticket", "ticket gone"}).Draw(t, "step") {
 			case "fault":
 				do(faultStands{fault(machine, rapid.Uint32Range(0, 9).Draw(t, "pending"), 0)})
 			case "gone":
@@ -447,8 +464,15 @@ func TestStateKeepsItsPromises(t *testing.T) {
 				do(ticked{})
 			case "receipt":
 				do(receipted{machine, Records{1: set(1, rapid.Uint32Range(1, 50).Draw(t, "to"))}, nil})
+			case "ticket":
+				standing[machine] = true
+				do(ticketed{machine: machine})
+			case "ticket gone":
+				delete(standing, machine)
+				do(ticketGone{machine})
 			case "reconnect":
 				do(connecting{})
+				clear(standing)
 				do(settled{})
 			case "radio":
 				if busy {
@@ -456,7 +480,11 @@ func TestStateKeepsItsPromises(t *testing.T) {
 				}
 			}
 		}
-		// From here on all contacts go well: each standing fault gets one.
+		// From here on there are tickets and all contacts go well: each standing fault gets one.
+		for _, machine := range machines {
+			standing[machine] = true
+			do(ticketed{machine: machine})
+		}
 		waiting := map[string]bool{}
 		for machine, task := range s.tasks {
 			if task.fault != nil {

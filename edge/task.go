@@ -27,17 +27,20 @@ type task struct {
 	told      Records // what the machine was told that the ledger holds
 	epoch     uint32  // newest epoch that the machine declared
 	lastSeq   uint32  // its last record
+	minor     int64   // the sum of what it held at the latest contact, minor units
+	minorOf   uint64  // of so many records
 
-	phase    schemas.RecoveryState
-	blocked  bool      // the outbox took no more: a receipt makes it due
-	avoid    Records   // records at which reports ended: read last
-	attempts int       // contacts that failed since the last good one
-	due      time.Time // when to contact it next
-	served   time.Time // when it was contacted last
-	lastErr  string
-	rate     float64 // records per second of the latest contact that read any
-	began    time.Time
-	beganAt  uint64 // records read before this contact
+	unticketed bool // it was due and there was no ticket
+	phase      schemas.RecoveryState
+	blocked    bool      // the outbox took no more: a receipt makes it due
+	avoid      Records   // records at which reports ended: read last
+	attempts   int       // contacts that failed since the last good one
+	due        time.Time // when to contact it next
+	served     time.Time // when it was contacted last
+	lastErr    string
+	rate       float64 // records per second of the latest contact that read any
+	began      time.Time
+	beganAt    uint64 // records read before this contact
 }
 
 // missing returns what the machine declared and nobody else holds yet.
@@ -49,15 +52,19 @@ func (t *task) home() bool { return t.contacted && len(t.declared.Minus(t.ledger
 // untold returns what the machine may give up and does not know of.
 func (t *task) untold() Records { return t.declared.Minus(t.declared.Minus(t.ledger)).Minus(t.told) }
 
-// atRisk estimates how many records would be lost with the machine.
-func (t *task) atRisk() uint64 {
-	if !t.contacted {
-		if t.fault == nil {
-			return 0
-		}
-		return uint64(t.fault.Pending)
+// atRisk estimates what would be lost with the machine: money in minor units, of what is taken to be one currency on one
+// vehicle, and records.
+func (t *task) atRisk() (minor float64, records uint64) {
+	switch {
+	case t.contacted && t.minorOf > 0:
+		records = t.missing().Count()
+		return float64(t.minor) * float64(records) / float64(t.minorOf), records
+	case t.contacted:
+		return 0, t.missing().Count()
+	case t.fault != nil:
+		return float64(t.fault.PendingMinor), uint64(t.fault.Pending)
 	}
-	return t.missing().Count()
+	return 0, 0
 }
 
 // wanted reports whether there is a reason to contact the machine.
@@ -65,7 +72,7 @@ func (t *task) wanted() bool {
 	return len(t.commands) > 0 || (t.fault != nil && t.fault.Collect) || t.farewell
 }
 
-// before orders tasks: a person who waits, then money at risk, then who was not
+// before orders tasks: a person who waits, then money at risk, then records at risk, then who was not
 // served for longest, then the older fault, then the name, so that the order is
 // total and nobody is passed over for ever.
 func (t *task) before(o *task) int {
@@ -76,9 +83,12 @@ func (t *task) before(o *task) int {
 		}
 		return t.seenAt
 	}
+	minor, records := t.atRisk()
+	oMinor, oRecords := o.atRisk()
 	return cmp.Or(
 		cmp.Compare(waits(o), waits(t)),
-		cmp.Compare(o.atRisk(), t.atRisk()),
+		cmp.Compare(oMinor, minor),
+		cmp.Compare(oRecords, records),
 		t.served.Compare(o.served),
 		opened(t).Compare(opened(o)),
 		cmp.Compare(t.machine, o.machine),
@@ -100,6 +110,9 @@ func (t *task) recovery(now, asOf time.Time, vehicle string) schemas.Recovery {
 func (t *task) next(now time.Time) string {
 	switch t.phase {
 	case schemas.RecoveryWaiting:
+		if t.unticketed {
+			return "The gateway begins as soon as the fleet gives it a ticket for the machine."
+		}
 		return "The gateway begins as soon as its radio is free."
 	case schemas.RecoveryScanning:
 		return "The gateway listens for the machine."

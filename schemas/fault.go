@@ -70,10 +70,12 @@ type MachineFault struct {
 	Reason        string         `json:"reason"`
 	NextStep      string         `json:"next_step"`
 	LastHeartbeat *time.Time     `json:"last_heartbeat,omitempty"`
-	Collect       bool           `json:"collect"`            // read the machine over BLE
-	Pending       uint32         `json:"pending"`            // as the machine last declared
-	Epoch         uint32         `json:"epoch,omitempty"`    // as the machine last declared
-	LastSeq       uint32         `json:"last_seq,omitempty"` // as the machine last declared
+	Collect       bool           `json:"collect"`                 // read the machine over BLE
+	Pending       uint32         `json:"pending"`                 // as the machine last declared
+	PendingMinor  int64          `json:"pending_minor,omitempty"` // their sum, minor units of Currency
+	Currency      string         `json:"currency,omitempty"`      // ISO 4217
+	Epoch         uint32         `json:"epoch,omitempty"`         // as the machine last declared
+	LastSeq       uint32         `json:"last_seq,omitempty"`      // as the machine last declared
 }
 
 // RouteFault is the data of route/{route}/fault/{fault}. It names no machine.

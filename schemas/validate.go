@@ -337,6 +337,9 @@ func (m *MachineFault) check(c *checker) {
 	if m.LastHeartbeat != nil {
 		c.time("data.last_heartbeat", *m.LastHeartbeat)
 	}
+	if m.Currency != "" {
+		c.currency("data.currency", m.Currency)
+	}
 }
 
 func (r *RouteFault) check(c *checker) {

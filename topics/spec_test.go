@@ -88,7 +88,7 @@ func largestMessages(t *testing.T) map[topics.Kind]schemas.Message {
 			AsOf: at, Machine: id, State: schemas.OutOfService, Since: at, Reason: sentence, Vehicle: id, Route: id, LastHeartbeat: &at, Pending: u32, PendingMinor: money, Currency: "USD",
 		},
 		topics.Gateway:      &schemas.Gateway{AsOf: at, Vehicle: id, Status: schemas.ConnectionBroken, Session: 1<<64 - 1, Seen: seen},
-		topics.VehicleFault: event(schemas.MachineFault{Fault: id, Kind: id, Severity: schemas.Critical, Title: sentence[:200], Condition: schemas.Recovering, Machine: id, Vehicle: id, Route: id, OpenedAt: at, AsOf: at, Reason: sentence, NextStep: sentence, LastHeartbeat: &at, Pending: u32, Epoch: u32, LastSeq: u32}),
+		topics.VehicleFault: event(schemas.MachineFault{Fault: id, Kind: id, Severity: schemas.Critical, Title: sentence[:200], Condition: schemas.Recovering, Machine: id, Vehicle: id, Route: id, OpenedAt: at, AsOf: at, Reason: sentence, NextStep: sentence, LastHeartbeat: &at, Pending: u32, PendingMinor: money, Currency: "USD", Epoch: u32, LastSeq: u32}),
 		topics.Recovery: &schemas.Recovery{
 			AsOf: at, Machine: id, Vehicle: id, Fault: id, State: schemas.RecoveryConnecting, Epoch: u32, LastSeq: u32, Read: u32, Total: u32, Receipted: u32,
 			PerSecond: 1e9 - 0.123456, Attempts: count, LastError: sentence, NextAction: sentence,

@@ -13,6 +13,7 @@ import (
 	"github.com/farebeat/farebeat/edge/machine"
 	"github.com/farebeat/farebeat/edge/machine/journal"
 	"github.com/farebeat/farebeat/edge/ors"
+	"github.com/farebeat/farebeat/edge/ors/orstest"
 	"github.com/farebeat/farebeat/edge/outbox"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
@@ -151,7 +152,8 @@ func (c *chain) contact(ctx context.Context, m *machine.Machine) error {
 		return err
 	}
 	defer link.Close()
-	s, err := ors.Open(ctx, link, ors.Options{})
+	key := m.Key()
+	s, err := ors.Open(ctx, link, orstest.Credentials(t, key[:], m.ID(), 1), ors.Options{})
 	if err != nil {
 		return err
 	}

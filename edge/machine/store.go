@@ -142,6 +142,30 @@ func (m *Machine) Advertise() ble.Advertisement {
 	return a
 }
 
+// Key implements ors.Gate.
+func (m *Machine) Key() [schemas.TicketKeySize]byte { return [schemas.TicketKeySize]byte(m.opts.Key) }
+
+// LastTicket implements ors.Gate.
+func (m *Machine) LastTicket(ctx context.Context) (ors.TicketMark, error) {
+	j, err := m.powered(ctx, "last ticket of")
+	if err != nil {
+		return ors.TicketMark{}, err
+	}
+	return ors.TicketMark(j.TicketMark()), nil
+}
+
+// KeepTicket implements ors.Gate.
+func (m *Machine) KeepTicket(ctx context.Context, mark ors.TicketMark) error {
+	j, err := m.powered(ctx, "keep a ticket of")
+	if err != nil {
+		return err
+	}
+	if err := j.KeepTicketMark(journal.TicketMark(mark)); err != nil {
+		return fmt.Errorf("keep a ticket of machine %s: %w", m.opts.ID, err)
+	}
+	return nil
+}
+
 // Receipt gives up the records that the ledger holds. The receipts must be MACed
 // with the machine's key; see journal.Release. A receipt for more than the
 // machine ever wrote releases nothing and shows as FaultRolledBack.

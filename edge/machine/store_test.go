@@ -17,17 +17,19 @@ import (
 	"github.com/farebeat/farebeat/edge/ble"
 	"github.com/farebeat/farebeat/edge/machine"
 	"github.com/farebeat/farebeat/edge/ors"
+	"github.com/farebeat/farebeat/edge/ors/orstest"
 	"github.com/farebeat/farebeat/schemas"
 )
 
 // gateway reads a machine over the air, contact by contact, as far as each goes,
 // and keeps a ledger.
 type gateway struct {
-	t      *testing.T
-	air    *ble.Air
-	key    []byte
-	ledger map[string][]byte // by epoch and seq
-	last   map[uint32]uint32 // highest of each epoch
+	t       *testing.T
+	air     *ble.Air
+	key     []byte
+	machine string
+	ledger  map[string][]byte // by epoch and seq
+	last    map[uint32]uint32 // highest of each epoch
 }
 
 func (g *gateway) contact(ctx context.Context) error {
@@ -36,7 +38,7 @@ func (g *gateway) contact(ctx context.Context) error {
 		return err
 	}
 	defer link.Close()
-	s, err := ors.Open(ctx, link, ors.Options{})
+	s, err := ors.Open(ctx, link, orstest.Credentials(g.t, g.key, g.machine, 1), ors.Options{})
 	if err != nil {
 		return err
 	}
@@ -95,7 +97,7 @@ func TestAllMoneyComesHomeOverABadLink(t *testing.T) {
 				b.taps(40)
 				air := ble.NewAir()
 				air.Set("addr", ors.OnAir(t.Context(), b))
-				g := &gateway{t: t, air: air, key: b.key, ledger: map[string][]byte{}, last: map[uint32]uint32{}}
+				g := &gateway{t: t, air: air, key: b.key, machine: b.ID(), ledger: map[string][]byte{}, last: map[uint32]uint32{}}
 				contacts, whole := 0, 0
 				for cut := 20; whole < 2; cut = cut + 37 {
 					air.Spoil("addr", ble.Faults{MTU: mtu, CutAfter: cut})

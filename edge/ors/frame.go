@@ -1,10 +1,9 @@
 package ors
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // A segment is one ATT value: a byte FIRST|LAST|counter mod 64, then bytes of a message. A
@@ -77,68 +76,39 @@ func (a *assembler) add(value []byte) ([]byte, error) {
 	return m, nil
 }
 
-// A message is u8 type, u32 counter, body, 16-byte tag; all numbers little endian. The counter
+// A message after the handshake is u8 type, u32 counter, sealed body, 16-byte tag; all numbers little endian. The counter
 // grows with every message of a direction, so that a replay is refused.
 const (
 	messageHead = 5
 	tagSize     = 16
 )
 
-// The types of messages.
+// The types of sealed messages.
 const (
-	typeHello    = 0x01 // SESSION, gateway: versions and suites
-	typeWelcome  = 0x02 // SESSION, machine: the chosen suite
 	typeRequest  = 0x10 // CONTROL, gateway
 	typeResponse = 0x11 // CONTROL, machine
 	typeRecord   = 0x20 // DATA, machine
 	typeCredit   = 0x30 // CREDIT, gateway
 )
 
-// Sealer protects the messages of one direction after the handshake. Suite 0 finds accidents only;
-// what protects against an attacker takes its place by the handshake.
-type Sealer interface {
-	// Seal appends to head (type and counter) the sealed body and the tag.
-	Seal(head, body []byte) []byte
-	// Open returns the body of a message whose first messageHead bytes are head, or ErrForged.
-	Open(message []byte) ([]byte, error)
-}
-
-// suiteClear is suite 0: the body as it is, and the first 16 bytes of the SHA-256 of head and body.
-const suiteClear = 0
-
-type clearSealer struct{}
-
-// Seal implements Sealer.
-func (clearSealer) Seal(head, body []byte) []byte {
-	m := append(append([]byte(nil), head...), body...)
-	sum := sha256.Sum256(m)
-	return append(m, sum[:tagSize]...)
-}
-
-// Open implements Sealer.
-func (clearSealer) Open(m []byte) ([]byte, error) {
-	cut := len(m) - tagSize
-	sum := sha256.Sum256(m[:cut])
-	if subtle.ConstantTimeCompare(sum[:tagSize], m[cut:]) != 1 {
-		return nil, ErrForged
-	}
-	return m[messageHead:cut], nil
-}
-
 // outgoing makes the messages of one direction.
 type outgoing struct {
-	sealer Sealer
-	next   uint32
+	sealer sealer
+	last   uint32
 }
 
-func (o *outgoing) message(kind byte, body []byte) []byte {
-	o.next++
-	return o.sealer.Seal(binary.LittleEndian.AppendUint32([]byte{kind}, o.next), body)
+// message seals the next message. When the counter is used up the session ends: no nonce comes twice.
+func (o *outgoing) message(kind byte, body []byte) ([]byte, error) {
+	if o.last == math.MaxUint32 {
+		return nil, fmt.Errorf("the session has sent all the messages that it may: %w", ErrLost)
+	}
+	o.last++
+	return o.sealer.seal(binary.LittleEndian.AppendUint32([]byte{kind}, o.last), body), nil
 }
 
 // incoming opens the messages of one characteristic.
 type incoming struct {
-	sealer Sealer
+	sealer sealer
 	last   uint32
 	assembler
 }
@@ -153,7 +123,7 @@ func (i *incoming) take(value []byte) (kind byte, body []byte, done bool, err er
 	if len(m) < messageHead+tagSize {
 		return 0, nil, false, fmt.Errorf("a message of %d bytes: %w", len(m), ErrFormat)
 	}
-	if body, err = i.sealer.Open(m); err != nil {
+	if body, err = i.sealer.open(m); err != nil {
 		return 0, nil, false, err
 	}
 	counter := binary.LittleEndian.Uint32(m[1:])

@@ -3,6 +3,7 @@ package ors
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/flynn/noise"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/farebeat/farebeat/edge/ble"
@@ -27,6 +29,9 @@ type journal struct {
 	cleared int
 	clock   time.Time
 	refuse  error
+	mark    TicketMark
+	kept    int   // marks that were written
+	worn    error // why no mark can be written
 }
 
 func newJournal(n, size int) *journal {
@@ -98,7 +103,7 @@ func (b *bench) open() (*Session, ble.Link, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := Open(b.t.Context(), link, Options{})
+	s, err := Open(b.t.Context(), link, credentials(b.t), Options{})
 	if err != nil {
 		link.Close()
 		return nil, nil, err
@@ -291,16 +296,25 @@ func TestRefusals(t *testing.T) {
 
 // Nothing but INFO and SESSION answers before the handshake, and nonsense ends the link without harm.
 func TestMachineAgainstARudeGateway(t *testing.T) {
-	hello := (&outgoing{sealer: clearSealer{}}).message(typeHello, []byte{Major, 1, suiteClear})
-	request := (&outgoing{sealer: clearSealer{}}).message(typeRequest, []byte{1, 0, opStatus})
-	for name, values := range map[string][]input{
-		"request before hello": {{ble.CharControl, append([]byte{0xc0}, request...)}},
-		"hello on control":     {{ble.CharControl, append([]byte{0xc0}, hello...)}},
-		"counter gap":          {{ble.CharSession, append([]byte{0xc5}, hello...)}},
-		"middle first":         {{ble.CharSession, append([]byte{0x40}, hello...)}},
-		"unknown suite":        {{ble.CharSession, append([]byte{0xc0}, (&outgoing{sealer: clearSealer{}}).message(typeHello, []byte{Major, 1, 9})...)}},
-		"forged":               {{ble.CharSession, append([]byte{0xc0}, bytes.Repeat([]byte{1}, 40)...)}},
-		"replayed hello":       {{ble.CharSession, append([]byte{0xc0}, hello...)}, {ble.CharSession, append([]byte{0xc1}, hello...)}},
+	good := helloOf(t, issue(t, testKey(), testGrant(6, time.Now(), time.Hour)))
+	request := append([]byte{typeRequest, 1, 0, 0, 0, 1, 0, opStatus}, make([]byte, tagSize)...)
+	whole := func(c ble.Char, counter byte, m []byte) input { return input{c, append([]byte{0xc0 | counter}, m...)} }
+	for name, tc := range map[string]struct {
+		values  []input
+		answers int32
+	}{
+		"request before hello": {[]input{whole(ble.CharControl, 0, request)}, 0},
+		"credit before hello":  {[]input{whole(ble.CharCredit, 0, request)}, 0},
+		"hello on control":     {[]input{whole(ble.CharControl, 0, good)}, 0},
+		"counter gap":          {[]input{whole(ble.CharSession, 5, good)}, 0},
+		"middle first":         {[]input{{ble.CharSession, append([]byte{0x40}, good...)}}, 0},
+		"empty hello":          {[]input{whole(ble.CharSession, 0, nil)}, 0},
+		"short hello":          {[]input{whole(ble.CharSession, 0, good[:len(good)-1])}, 0},
+		"long hello":           {[]input{whole(ble.CharSession, 0, append(bytes.Clone(good), 0))}, 0},
+		"hello again":          {[]input{whole(ble.CharSession, 0, good), whole(ble.CharSession, 1, good)}, 1},
+		"forged request":       {[]input{whole(ble.CharSession, 0, good), whole(ble.CharControl, 0, request)}, 1},
+		"unknown suite":        {[]input{whole(ble.CharSession, 0, []byte{typeHello, Major, 9}), whole(ble.CharSession, 1, good)}, 1},
+		"unknown version":      {[]input{whole(ble.CharSession, 0, []byte{typeHello, 2, suiteNoise, 1, 2, 3}), whole(ble.CharSession, 1, good)}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onAir(t, newJournal(5, 20), ble.Faults{}, func(b *bench) {
@@ -314,12 +328,12 @@ func TestMachineAgainstARudeGateway(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				for _, v := range values {
+				for _, v := range tc.values {
 					_ = link.Write(b.t.Context(), v.char, v.value)
 				}
 				<-link.Closed()
-				if got, want := int(answers.Load()), len(values)-1; got > want {
-					t.Errorf("%d answers", got)
+				if got := answers.Load(); got > tc.answers {
+					t.Errorf("%d answers, want %d", got, tc.answers)
 				}
 				if _, second, err := b.open(); err != nil {
 					t.Errorf("the machine does not answer the next gateway: %v", err)
@@ -331,25 +345,67 @@ func TestMachineAgainstARudeGateway(t *testing.T) {
 	}
 }
 
+// helloOf is the HELLO of a gateway that has credentials.
+func helloOf(t testing.TB, c Credentials) []byte {
+	t.Helper()
+	_, m := begin(t, c)
+	return m
+}
+
+// begin is a gateway's first step towards machine m1.
+func begin(t testing.TB, c Credentials) (*noise.HandshakeState, []byte) {
+	t.Helper()
+	state, err := shake(true, rand.Reader, encodeInfo(ble.IDHint("m1")), c.Sealed, c.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _, err := state.WriteMessage(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state, hello{Major, suiteNoise, c.Sealed, first}.encode()
+}
+
+// FuzzMachine is a hostile gateway: what it writes before the handshake, and, as one that has a ticket, requests of any bytes.
 func FuzzMachine(f *testing.F) {
-	hello := append([]byte{0xc0}, (&outgoing{sealer: clearSealer{}}).message(typeHello, []byte{Major, 1, suiteClear})...)
-	f.Add(hello, []byte{1, 0, opStatus}, byte(2))
-	f.Add(hello, append([]byte{2, 0, opReport, operatorGreaterOrEqual}, appendU32(nil, 3, 1, 5)...), byte(3))
-	f.Add([]byte{}, []byte{3, 0, opReceipt, 1}, byte(5))
-	f.Fuzz(func(t *testing.T, raw, request []byte, char byte) {
+	good := append([]byte{0xc0}, helloOf(f, credentials(f))...)
+	f.Add(good, byte(2), false, []byte{1, 0, opStatus})
+	f.Add([]byte{0xc0, typeHello, 1, 1, 255, 255}, byte(2), false, []byte{})
+	f.Add([]byte{0xc0, 1}, byte(5), true, append([]byte{2, 0, opReport, operatorGreaterOrEqual}, appendU32(nil, 3, 1, 5)...))
+	f.Add([]byte{}, byte(3), true, []byte{3, 0, opReceipt, 1})
+	f.Fuzz(func(t *testing.T, raw []byte, char byte, insider bool, request []byte) {
 		j := newJournal(3, 10)
-		s := &server{store: j, port: deafPort{}, queue: make(chan input, 1), cancel: func() {}, ended: make(chan struct{})}
-		s.out.sealer = clearSealer{}
-		for i := range s.in {
-			s.in[i].sealer = clearSealer{}
+		port := &lastWord{}
+		s := &server{store: j, gate: newGatekeeper(j), info: encodeInfo(ble.IDHint("m1")), port: port, queue: make(chan input, 1), cancel: func() {}, ended: make(chan struct{})}
+		out := outgoing{}
+		if insider {
+			state, m := begin(t, credentials(t))
+			if err := s.take(t.Context(), input{ble.CharSession, append([]byte{0xc0}, m...)}); err != nil || !s.open {
+				t.Fatalf("a good ticket: %v", err)
+			}
+			welcome, err := decodeWelcome(port.message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, ours, _, err := state.ReadMessage(nil, welcome)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out.sealer = sealer{ours.Cipher()}
 		}
-		if err := s.take(t.Context(), input{ble.Char(char % 6), raw}); err != nil {
+		err := s.take(t.Context(), input{ble.Char(char % 6), raw})
+		if !insider && s.open && !bytes.Equal(raw, good) {
+			t.Fatalf("%x opens a session", raw)
+		}
+		if err != nil || !insider {
 			return
 		}
-		out := outgoing{sealer: clearSealer{}, next: 10}
-		var cut segmenter
-		cut.next = s.in[ble.CharControl].assembler.next
-		for _, v := range cut.cut(out.message(typeRequest, request), 20) {
+		m, err := out.message(typeRequest, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cut := segmenter{next: s.in[ble.CharControl].assembler.next}
+		for _, v := range cut.cut(m, 20) {
 			if s.take(t.Context(), input{ble.CharControl, v}) != nil {
 				return
 			}
@@ -362,11 +418,23 @@ func FuzzMachine(f *testing.F) {
 	})
 }
 
-type deafPort struct{}
+// lastWord keeps the latest message of a machine.
+type lastWord struct {
+	assembler
+	message []byte
+}
 
-func (deafPort) MTU() int                      { return ble.MinMTU }
-func (deafPort) Notify(ble.Char, []byte) error { return nil }
-func (deafPort) Close() error                  { return nil }
+func (*lastWord) MTU() int     { return ble.MinMTU }
+func (*lastWord) Close() error { return nil }
+
+func (w *lastWord) Notify(c ble.Char, value []byte) error {
+	if c == ble.CharSession {
+		if m, err := w.add(value); err == nil && m != nil {
+			w.message = m
+		}
+	}
+	return nil
+}
 
 func FuzzGatewayDecoders(f *testing.F) {
 	f.Add(encodeRecord(Record{Epoch: 1, Seq: 2, Payload: []byte("x")}))
@@ -374,6 +442,9 @@ func FuzzGatewayDecoders(f *testing.F) {
 	f.Add([]byte{1, 0, opResponse, opStatus, codeSuccess})
 	receipt, _ := encodeReceipt([]schemas.EpochReceipt{{Epoch: 1, CompleteTo: 1, Highest: 1, MAC: schemas.ReceiptMAC(nil, "m", schemas.EpochReceipt{})}})
 	f.Add(receipt)
+	f.Add(hello{Major, suiteNoise, []byte("sealed"), make([]byte, noiseMessage)}.encode())
+	f.Add([]byte{typeRefused, 5})
+	f.Add(append([]byte{typeWelcome, Major, Minor, suiteNoise}, make([]byte, noiseMessage)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := decodeRecord(b); err == nil && !bytes.Equal(encodeRecord(r), b) {
 			t.Errorf("record %+v", r)
@@ -387,6 +458,12 @@ func FuzzGatewayDecoders(f *testing.F) {
 			}
 		}
 		_, _, _ = response(b, 1, opStatus)
+		if h, err := decodeHello(b); err == nil && h.major == Major && h.suite == suiteNoise && !bytes.Equal(h.encode(), b) {
+			t.Errorf("hello %+v", h)
+		}
+		if answer, err := decodeWelcome(b); err == nil && len(answer) != noiseMessage {
+			t.Errorf("welcome with %d bytes", len(answer))
+		}
 		var a assembler
 		for len(b) > 0 {
 			n := min(len(b), 1+int(b[0])%20)
@@ -410,7 +487,7 @@ func BenchmarkReport(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s, err := Open(ctx, link, Options{})
+			s, err := Open(ctx, link, credentials(b), Options{})
 			if err != nil {
 				b.Fatal(err)
 			}

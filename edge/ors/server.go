@@ -1,7 +1,9 @@
 package ors
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -20,11 +22,14 @@ const (
 )
 
 // OnAir makes a machine a ble.Peripheral. ctx bounds what it asks of its Store.
-func OnAir(ctx context.Context, m Machine) ble.Peripheral { return &peripheral{ctx, m} }
+func OnAir(ctx context.Context, m Machine) ble.Peripheral {
+	return &peripheral{ctx: ctx, machine: m, gate: newGatekeeper(m)}
+}
 
 type peripheral struct {
 	ctx     context.Context //nolint:containedctx // of the machine's life; ble.Peripheral has none
 	machine Machine
+	gate    *gatekeeper
 }
 
 // Advertise implements ble.Peripheral.
@@ -33,10 +38,9 @@ func (p *peripheral) Advertise() ble.Advertisement { return p.machine.Advertise(
 // Connect implements ble.Peripheral.
 func (p *peripheral) Connect(port ble.Port) ble.Handler {
 	ctx, cancel := context.WithCancel(p.ctx)
-	s := &server{store: p.machine, hint: p.machine.Advertise().IDHint, port: port, queue: make(chan input, maxQueued), cancel: cancel, ended: make(chan struct{})}
-	s.out.sealer = clearSealer{}
-	for _, c := range []ble.Char{ble.CharSession, ble.CharControl, ble.CharCredit} {
-		s.in[c].sealer = clearSealer{}
+	s := &server{
+		store: p.machine, gate: p.gate, info: encodeInfo(p.machine.Advertise().IDHint), port: port,
+		queue: make(chan input, maxQueued), cancel: cancel, ended: make(chan struct{}),
 	}
 	go func() {
 		defer close(s.ended)
@@ -54,16 +58,19 @@ type input struct {
 // server is the machine's end of one link. Its own goroutine owns all but the queue.
 type server struct {
 	store  Store
-	hint   [8]byte
+	gate   *gatekeeper
+	info   []byte // the value of INFO
 	port   ble.Port
 	queue  chan input
 	cancel context.CancelFunc
 	ended  chan struct{}
 
+	shaking assembler    // of SESSION
 	in      [6]incoming  // by characteristic
 	cutters [6]segmenter // by characteristic
 	out     outgoing
 	open    bool // the handshake is over
+	refused bool // the gateway was told, and is to go
 	answers struct {
 		transaction uint16
 		body        []byte
@@ -81,12 +88,15 @@ type report struct {
 	records         uint32
 }
 
-// Read implements ble.Handler: INFO is u8 major, u8 minor, u16 greatest record in bytes, u8 window, and
-// the 8 bytes of the id hint.
-func (s *server) Read(ble.Char) []byte {
+// encodeInfo is the value of INFO: u8 major, u8 minor, u16 greatest record in bytes, u8 window, and the 8 bytes of the
+// id hint.
+func encodeInfo(hint [8]byte) []byte {
 	b := append(binary.LittleEndian.AppendUint16([]byte{Major, Minor}, schemas.MaxRecordBytes), Window)
-	return append(b, s.hint[:]...)
+	return append(b, hint[:]...)
 }
+
+// Read implements ble.Handler.
+func (s *server) Read(ble.Char) []byte { return bytes.Clone(s.info) }
 
 // Write implements ble.Handler.
 func (s *server) Write(c ble.Char, value []byte) {
@@ -162,17 +172,24 @@ func (s *server) wait(ctx context.Context) (in input, ok bool, err error) {
 	return input{}, false, err
 }
 
-// take handles one value that the gateway wrote.
+// take handles one value that the gateway wrote. Nothing but INFO and SESSION answers before the handshake, and nothing
+// after a refusal.
 func (s *server) take(ctx context.Context, in input) error {
+	if s.refused || s.open == (in.char == ble.CharSession) {
+		return ErrFormat
+	}
+	if in.char == ble.CharSession {
+		m, err := s.shaking.add(in.value)
+		if err != nil || m == nil {
+			return err
+		}
+		return s.hello(ctx, m)
+	}
 	kind, body, done, err := s.in[in.char].take(in.value)
 	if err != nil || !done {
 		return err
 	}
 	switch {
-	case kind == typeHello && in.char == ble.CharSession:
-		return s.hello(body)
-	case !s.open:
-		return ErrFormat // nothing but INFO and SESSION answers before the handshake
 	case kind == typeRequest && in.char == ble.CharControl:
 		return s.request(ctx, body)
 	case kind == typeCredit && in.char == ble.CharCredit:
@@ -181,25 +198,59 @@ func (s *server) take(ctx context.Context, in input) error {
 	return ErrFormat
 }
 
-// hello: u8 major, u8 number of suites, the suites. Answer: u8 major, u8 minor, u8 suite.
-func (s *server) hello(body []byte) error {
-	r := reader{b: body}
-	major := r.u8()
-	suites := r.take(int(r.u8()))
-	if err := r.end("hello"); err != nil {
+// hello opens the session for who shows a ticket and knows its secret.
+func (s *server) hello(ctx context.Context, m []byte) error {
+	h, err := decodeHello(m)
+	switch {
+	case err != nil:
+		return err
+	case h.major != Major:
+		return s.refuse(RefusedVersion)
+	case h.suite != suiteNoise:
+		return s.refuse(RefusedSuite)
+	}
+	grant, refusal := s.gate.examine(ctx, h.sealed)
+	if refusal != 0 {
+		return s.refuse(refusal)
+	}
+	state, err := shake(false, rand.Reader, s.info, h.sealed, grant.Secret)
+	if err != nil {
 		return err
 	}
-	for _, suite := range suites {
-		if major == Major && suite == suiteClear {
-			s.open = true
-			return s.send(ble.CharSession, typeWelcome, []byte{Major, Minor, suiteClear})
-		}
+	if _, _, _, err := state.ReadMessage(nil, h.noise); err != nil {
+		return s.refuse(RefusedForged)
 	}
-	return ErrFormat
+	if refusal := s.gate.accept(ctx, grant); refusal != 0 {
+		return s.refuse(refusal)
+	}
+	answer, theirs, ours, err := state.WriteMessage([]byte{typeWelcome, Major, Minor, suiteNoise}, nil)
+	if err != nil {
+		return err
+	}
+	s.out.sealer = sealer{ours.Cipher()}
+	for _, c := range []ble.Char{ble.CharControl, ble.CharCredit} {
+		s.in[c].sealer = sealer{theirs.Cipher()}
+	}
+	s.open = true
+	return s.notify(ble.CharSession, answer)
+}
+
+// refuse tells why and leaves it to the gateway to end the link: what is sent last before an end may not arrive.
+func (s *server) refuse(r Refusal) error {
+	s.refused = true
+	return s.notify(ble.CharSession, []byte{typeRefused, byte(r)})
 }
 
 func (s *server) send(c ble.Char, kind byte, body []byte) error {
-	for _, v := range s.cutters[c].cut(s.out.message(kind, body), s.port.MTU()-3) {
+	m, err := s.out.message(kind, body)
+	if err != nil {
+		return err
+	}
+	return s.notify(c, m)
+}
+
+func (s *server) notify(c ble.Char, message []byte) error {
+	for _, v := range s.cutters[c].cut(message, s.port.MTU()-3) {
 		if err := s.port.Notify(c, v); err != nil {
 			return err
 		}
@@ -330,8 +381,12 @@ func (s *server) step(ctx context.Context) error {
 			}
 			return s.answer(p.transaction, opReport, code, appendU32(nil, p.sent, p.records))
 		}
+		m, err := s.out.message(typeRecord, encodeRecord(rec))
+		if err != nil {
+			return err
+		}
 		p.records++
-		p.values = s.cutters[ble.CharData].cut(s.out.message(typeRecord, encodeRecord(rec)), s.port.MTU()-3)
+		p.values = s.cutters[ble.CharData].cut(m, s.port.MTU()-3)
 	}
 	v := p.values[0]
 	p.values = p.values[1:]

@@ -2,6 +2,7 @@ package ors
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,12 +50,12 @@ type Session struct {
 	window      uint8 // values that the machine may have under way
 }
 
-// Open begins a session: it reads INFO, subscribes and shakes hands. The link stays the caller's to
-// close.
-func Open(ctx context.Context, link ble.Link, o Options) (*Session, error) {
+// Open begins a session: it reads INFO, subscribes, shows the ticket and shakes hands. The link stays the caller's to
+// close. Errors: a *RefusedError tells why the device opens none; ErrForged, wrapped, that it does not know the machine's key.
+func Open(ctx context.Context, link ble.Link, c Credentials, o Options) (*Session, error) {
 	s := &Session{
 		link: link, o: o.withDefaults(), in: map[ble.Char]*incoming{}, cutters: map[ble.Char]*segmenter{},
-		out: outgoing{sealer: clearSealer{}}, values: make(chan input, 4*ble.MaxPending), overflow: make(chan struct{}, 1),
+		values: make(chan input, 4*ble.MaxPending), overflow: make(chan struct{}, 1),
 	}
 	info, err := link.ReadInfo(ctx)
 	if err != nil {
@@ -65,22 +66,64 @@ func Open(ctx context.Context, link ble.Link, o Options) (*Session, error) {
 	}
 	s.window = min(Window, info[4])
 	for _, c := range []ble.Char{ble.CharSession, ble.CharControl, ble.CharData} {
-		s.in[c] = &incoming{sealer: clearSealer{}}
+		s.in[c] = &incoming{}
 		if err := link.Subscribe(ctx, c, func(v []byte) { s.arrived(input{c, v}) }); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.send(ctx, ble.CharSession, typeHello, []byte{Major, 1, suiteClear}); err != nil {
-		return nil, err
-	}
-	body, err := s.await(ctx, ble.CharSession, typeWelcome, s.o.Reply)
-	if err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
-	}
-	if len(body) != 3 || body[0] != Major || body[2] != suiteClear {
-		return nil, fmt.Errorf("handshake: welcome % x: %w", body, ErrFormat)
+	if err := s.shake(ctx, info, c); err != nil {
+		return nil, fmt.Errorf("handshake with machine %s: %w", c.Machine, err)
 	}
 	return s, nil
+}
+
+// shake shows the ticket and makes the keys of the session.
+func (s *Session) shake(ctx context.Context, info []byte, c Credentials) error {
+	state, err := shake(true, rand.Reader, info, c.Sealed, c.Secret)
+	if err != nil {
+		return err
+	}
+	first, _, _, err := state.WriteMessage(nil, nil)
+	if err != nil {
+		return err
+	}
+	if err := s.write(ctx, ble.CharSession, hello{Major, suiteNoise, c.Sealed, first}.encode()); err != nil {
+		return err
+	}
+	m, err := s.awaitWelcome(ctx)
+	if err != nil {
+		return err
+	}
+	answer, err := decodeWelcome(m)
+	if err != nil {
+		return err
+	}
+	_, ours, theirs, err := state.ReadMessage(nil, answer)
+	if err != nil {
+		return ErrForged
+	}
+	s.out.sealer = sealer{ours.Cipher()}
+	for _, c := range []ble.Char{ble.CharControl, ble.CharData} {
+		s.in[c].sealer = sealer{theirs.Cipher()}
+	}
+	return nil
+}
+
+// awaitWelcome returns the answer to HELLO. Nothing else may come before it.
+func (s *Session) awaitWelcome(ctx context.Context) ([]byte, error) {
+	deadline := time.Now().Add(s.o.Reply)
+	for {
+		in, err := s.next(ctx, time.Until(deadline))
+		if err != nil {
+			return nil, err
+		}
+		if in.char != ble.CharSession {
+			return nil, fmt.Errorf("a value on %04x before the handshake: %w", uint16(in.char), ErrFormat)
+		}
+		if m, err := s.in[in.char].add(in.value); err != nil || m != nil {
+			return m, err
+		}
+	}
 }
 
 // arrived runs in go-ble's goroutine: it only queues.
@@ -99,12 +142,20 @@ func (s *Session) arrived(in input) {
 func (s *Session) Close() error { return nil }
 
 func (s *Session) send(ctx context.Context, c ble.Char, kind byte, body []byte) error {
+	m, err := s.out.message(kind, body)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, c, m)
+}
+
+func (s *Session) write(ctx context.Context, c ble.Char, message []byte) error {
 	cutter := s.cutters[c]
 	if cutter == nil {
 		cutter = &segmenter{}
 		s.cutters[c] = cutter
 	}
-	for _, v := range cutter.cut(s.out.message(kind, body), s.link.MTU()-3) {
+	for _, v := range cutter.cut(message, s.link.MTU()-3) {
 		if err := s.link.Write(ctx, c, v); err != nil {
 			return err
 		}
@@ -146,7 +197,7 @@ func (s *Session) await(ctx context.Context, c ble.Char, want byte, patience tim
 		if err != nil {
 			return nil, err
 		}
-		kind, body, done, err := s.in[in.char].take(in.value)
+		kind, body, done, err := s.take(in)
 		switch {
 		case err != nil:
 			return nil, err
@@ -157,6 +208,14 @@ func (s *Session) await(ctx context.Context, c ble.Char, want byte, patience tim
 			return body, nil
 		}
 	}
+}
+
+// take opens what a value ends. SESSION has nothing to say any more.
+func (s *Session) take(in input) (kind byte, body []byte, done bool, err error) {
+	if in.char == ble.CharSession {
+		return 0, nil, false, fmt.Errorf("a value on %04x after the handshake: %w", uint16(in.char), ErrFormat)
+	}
+	return s.in[in.char].take(in.value)
 }
 
 // begin sends a request and returns its transaction.
@@ -327,7 +386,7 @@ func (s *Session) receive(t *transfer, in input) error {
 	if in.char == ble.CharData {
 		t.received++
 	}
-	kind, body, done, err := s.in[in.char].take(in.value)
+	kind, body, done, err := s.take(in)
 	switch {
 	case err != nil || !done:
 		return err

@@ -1,8 +1,9 @@
 // Package ors is the Offline Record Service, version 1: how a gateway reads the stored
 // transactions of a machine over a BLE link, and how the machine learns what it may release.
 //
-// Everything above ATT is segments and messages, see frame.go. The machine's side is Server over a
-// Store, the gateway's side a Session over a ble.Link. A link may end at any packet: what
+// Everything above ATT is segments and messages, see frame.go; a session begins with a ticket of the fleet and a handshake, see
+// gate.go and handshake.go, and all that follows is sealed. The machine's side is OnAir over a Machine, the gateway's side a
+// Session over a ble.Link. A link may end at any packet: what
 // was given to the caller is whole and in order, and the caller resumes from its own cursor.
 package ors
 
@@ -34,8 +35,8 @@ var (
 	ErrLost = errors.New("a part of the transmission was lost")
 	// ErrRefused says that the machine answered with a code other than success.
 	ErrRefused = errors.New("the machine refused")
-	// ErrForged says that a message does not carry its tag.
-	ErrForged = errors.New("a message does not carry its tag")
+	// ErrForged says that the other side does not know the key: it is not the machine, or somebody changed a message.
+	ErrForged = errors.New("the other side does not know the key")
 	// ErrFormat says that a message is not of the service's form.
 	ErrFormat = errors.New("not a message of the Offline Record Service")
 )
@@ -94,8 +95,9 @@ type Store interface {
 	SetTime(ctx context.Context, utc time.Time, uncertainty time.Duration) error
 }
 
-// Machine is a Store that is on air.
+// Machine is a Store behind a Gate that is on air.
 type Machine interface {
 	Store
+	Gate
 	Advertise() ble.Advertisement
 }

@@ -66,7 +66,8 @@ func (d *Dispatcher) machineFault(f faults.Fault, collect bool) schemas.Message 
 	data := schemas.MachineFault{
 		Fault: f.ID, Kind: string(f.Kind), Severity: f.Severity, Title: entry.Title, Condition: f.Condition,
 		Machine: f.Subject.Machine, Vehicle: m.Vehicle, Route: m.Route, OpenedAt: milli(f.OpenedAt), AsOf: milli(f.UpdatedAt),
-		Reason: short(f.Reason, maxText), NextStep: entry.NextStep, Collect: collect, Pending: m.Pending,
+		Reason: short(f.Reason, maxText), NextStep: entry.NextStep, Collect: collect,
+		Pending: m.Pending, PendingMinor: m.PendingMinor, Currency: m.Currency,
 	}
 	if !m.LastHeartbeat.IsZero() {
 		at := milli(m.LastHeartbeat)
