@@ -71,6 +71,9 @@ type Fleet struct {
 	HeartbeatInterval time.Duration `mapstructure:"heartbeat_interval" yaml:"heartbeat_interval" validate:"min=1s,max=10m"`
 	// Tick is how often states and rules are evaluated, 100 ms to 1 min.
 	Tick time.Duration `mapstructure:"tick" yaml:"tick" validate:"min=100ms,max=1m"`
+	// TicketValidity is for how long the ticket holds with which a gateway opens sessions with a machine over BLE, 10 min to
+	// 7 days. It is renewed at half of that while the machine's fault stands.
+	TicketValidity time.Duration `mapstructure:"ticket_validity" yaml:"ticket_validity" validate:"min=10m,max=168h"`
 }
 
 // HandExpectation sets a number for a route, each day.
@@ -97,8 +100,9 @@ type Client struct {
 type Edge struct {
 	// Vehicle is the GTFS-realtime vehicle id of the gateway's vehicle.
 	Vehicle string `mapstructure:"vehicle" yaml:"vehicle" validate:"max=64"`
-	// Radio says how machines are reached: socket:DIR, Unix sockets in a folder of this host.
-	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=socket:"`
+	// Radio says how machines are reached: ble:hci0, a Bluetooth adapter (ble:hci0,mtu=23 with a smaller ATT_MTU), or
+	// socket:DIR, Unix sockets in a folder of this host.
+	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=ble:|startswith=socket:"`
 	// RecollectEvery is how often a machine is read again while its fault stands.
 	RecollectEvery time.Duration `mapstructure:"recollect_every" yaml:"recollect_every" validate:"min=1s,max=24h"`
 }
@@ -110,8 +114,8 @@ type Machine struct {
 	Route   string `mapstructure:"route" yaml:"route" validate:"max=64"`
 	// KeyFile holds the machine's 32-byte key as hex.
 	KeyFile string `mapstructure:"key_file" yaml:"key_file"`
-	// Radio is where the machine listens, as in Edge.
-	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=socket:"`
+	// Radio is where the machine is on air, as in Edge.
+	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=ble:|startswith=socket:"`
 	// TapsPerHour is how many simulated passengers pay.
 	TapsPerHour float64 `mapstructure:"taps_per_hour" yaml:"taps_per_hour" validate:"min=0,max=100000"`
 }
@@ -148,6 +152,7 @@ func Default() Config {
 		Fleet: Fleet{
 			HeartbeatInterval: 15 * time.Second,
 			Tick:              5 * time.Second,
+			TicketValidity:    24 * time.Hour,
 		},
 		Client:  Client{Server: "tcp://127.0.0.1:1883"},
 		Edge:    Edge{RecollectEvery: time.Minute},

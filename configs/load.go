@@ -334,8 +334,8 @@ func explain(f validator.FieldError) string {
 		return "cannot be set together with " + strings.ToLower(f.Param())
 	case "unique":
 		return "two entries have the same " + strings.ToLower(f.Param())
-	case "startswith":
-		return "want " + f.Param() + "DIR" + got
+	case "startswith=ble:|startswith=socket:":
+		return "want ble:hci0 or socket:DIR" + got
 	case "min", "max":
 		limit := map[string]string{"min": "at least ", "max": "at most "}[f.Tag()] + f.Param()
 		switch f.Kind() {

@@ -113,7 +113,7 @@ func TestParseTicket(t *testing.T) {
 	if got, ok := in.(ticketed); err != nil || !ok || got.machine != "m-1" || len(got.ticket.sealed) == 0 || got.ticket.secret == [32]byte{} {
 		t.Fatalf("%v, %v", in, err)
 	}
-	if text := fmt.Sprintf("%v %+v %#v", in, in, in); strings.Contains(text, "sealed") || strings.Contains(text, fmt.Sprint(in.(ticketed).ticket.secret[:4])) {
+	if text := fmt.Sprintf("%v %+v %#v", in, in, in); strings.Contains(text, "sealed") || strings.Contains(text, fmt.Sprintf("%d", in.(ticketed).ticket.secret[:4])) {
 		t.Errorf("a ticket shows in logs: %s", text)
 	}
 	if in, err := parse(h.tree, "bus-1", topic, nil); err != nil || in != (ticketGone{"m-1"}) {

@@ -37,10 +37,10 @@ func TestCommandDocs(t *testing.T) {
 func writeCommandDocs(t *testing.T, b *strings.Builder, cmd *cobra.Command) {
 	t.Helper()
 	for _, sub := range cmd.Commands() {
-		if sub.Name() == "help" || sub.Name() == "completion" {
+		if sub.Name() == "help" || sub.Name() == "completion" || sub.Hidden {
 			continue
 		}
-		if !sub.HasSubCommands() {
+		if !sub.HasAvailableSubCommands() {
 			if sub.Example == "" {
 				t.Errorf("%s has no example", sub.CommandPath())
 			}

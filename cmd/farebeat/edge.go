@@ -2,23 +2,20 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/edge"
-	"github.com/farebeat/farebeat/edge/ble"
 	"github.com/farebeat/farebeat/edge/outbox"
 	"github.com/farebeat/farebeat/topics"
 )
 
 func newEdgeCmd() *cobra.Command {
 	var flags configFlags
-	var vehicle, radio string
+	var vehicle, radio, adapter string
 	var rim rim
 	cmd := &cobra.Command{
 		Use:   "edge",
@@ -26,10 +23,15 @@ func newEdgeCmd() *cobra.Command {
 		Long: `Run the agent on a vehicle's gateway until interrupted: it waits for faults of its vehicle's
 machines, reads their stored transactions over the radio and sends them to the ledger.
 
---radio socket:DIR reaches machines of this host (farebeat machine) through Unix sockets in a folder.
+--ble hci0 reaches machines over a Bluetooth adapter, which is then the agent's alone, and needs the capability
+CAP_NET_ADMIN. --radio socket:DIR reaches machines of this host (farebeat machine) through Unix sockets in a folder.
 What was read and is not yet receipted is under the folder of the key data.`,
 		Example: "  FAREBEAT_CLIENT_PASSWORD=... farebeat edge --vehicle 1216 --radio socket:/run/farebeat --set client.username=gw-1216",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			radio, err := radioFlag(radio, adapter)
+			if err != nil {
+				return err
+			}
 			c, err := flags.load(given("edge.vehicle", vehicle, "edge.radio", radio)...)
 			if err != nil {
 				return err
@@ -40,7 +42,9 @@ What was read and is not yet receipted is under the folder of the key data.`,
 	flags.register(cmd)
 	rim.registerClock(cmd)
 	cmd.Flags().StringVar(&vehicle, "vehicle", "", "vehicle id of the gateway's vehicle")
-	cmd.Flags().StringVar(&radio, "radio", "", "how machines are reached: socket:DIR")
+	cmd.Flags().StringVar(&radio, "radio", "", "how machines are reached: ble:hci0 or socket:DIR")
+	cmd.Flags().StringVar(&adapter, "ble", "", "Bluetooth adapter, short for --radio ble:")
+	cmd.AddCommand(newBLEWorkerCmd())
 	return cmd
 }
 
@@ -55,20 +59,11 @@ func given(pairs ...string) []string {
 	return set
 }
 
-// socketRadio is the radio that a configuration names.
-func socketRadio(key, radio string) (*ble.Sockets, error) {
-	dir, ok := strings.CutPrefix(radio, "socket:")
-	if !ok || dir == "" {
-		return nil, usageError(fmt.Errorf("%s %q: want socket:DIR", key, radio))
-	}
-	return ble.NewSockets(dir), nil
-}
-
 func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if c.Edge.Vehicle == "" {
 		return usageError(errors.New("edge.vehicle is required: give --vehicle"))
 	}
-	radio, err := socketRadio("edge.radio", c.Edge.Radio)
+	name, err := parseRadio("edge.radio", c.Edge.Radio)
 	if err != nil {
 		return err
 	}
@@ -91,6 +86,11 @@ func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 			"cause", d.Cause, "kept", d.Aside, "records", d.Records)
 	}
 	defer func() { err = errors.Join(err, box.Close()) }()
+	radio, stopRadio, err := gatewayRadio(name, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopRadio()) }()
 	agent, err := edge.New(edge.Options{
 		Vehicle: c.Edge.Vehicle, Tree: tree, Connect: edge.OverMQTT(c.Edge.Vehicle, so), Radio: radio, Outbox: box, Now: rim.now, Logger: logger,
 		Timing: edge.Timing{Recollect: c.Edge.RecollectEvery},

@@ -29,7 +29,7 @@ func newMachineCmd() *cobra.Command {
 
 func newMachineRunCmd() *cobra.Command {
 	var flags configFlags
-	var id, vehicle, route, key, radio string
+	var id, vehicle, route, key, radio, adapter string
 	var offline bool
 	var rim rim
 	cmd := &cobra.Command{
@@ -42,6 +42,10 @@ The key file holds the machine's key, see farebeat machine key. With --offline i
 so that everything it sells is stored.`,
 		Example: "  farebeat machine run --id 1216-1 --vehicle 1216 --route 36 --key-file m.key --radio socket:/run/farebeat",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			radio, err := radioFlag(radio, adapter)
+			if err != nil {
+				return err
+			}
 			c, err := flags.load(given("machine.id", id, "machine.vehicle", vehicle, "machine.route", route, "machine.key_file", key, "machine.radio", radio)...)
 			if err != nil {
 				return err
@@ -56,7 +60,8 @@ so that everything it sells is stored.`,
 	f.StringVar(&vehicle, "vehicle", "", "vehicle that carries it")
 	f.StringVar(&route, "route", "", "GTFS route_id that it serves")
 	f.StringVar(&key, "key-file", "", "file with the machine's key")
-	f.StringVar(&radio, "radio", "", "where it is on air: socket:DIR")
+	f.StringVar(&radio, "radio", "", "where it is on air: ble:hci0 or socket:DIR")
+	f.StringVar(&adapter, "ble", "", "Bluetooth adapter, short for --radio ble:")
 	f.BoolVar(&offline, "offline", false, "never connect to the broker")
 	return cmd
 }
@@ -153,13 +158,16 @@ func runMachine(cmd *cobra.Command, c configs.Config, offline bool, rim rim) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, sim.close()) }()
+	m, _ := sim.city.Machine(c.Machine.ID)
+	if err := rim.fill(m, c.Machine.Route); err != nil {
+		return err
+	}
 	if c.Machine.Radio != "" {
-		radio, err := socketRadio("machine.radio", c.Machine.Radio)
+		radio, err := parseRadio("machine.radio", c.Machine.Radio)
 		if err != nil {
 			return err
 		}
-		m, _ := sim.city.Machine(c.Machine.ID)
-		off, err := radio.Put(m.ID(), ors.OnAir(cmd.Context(), m))
+		off, err := putMachine(cmd.Context(), radio, m.ID(), ors.OnAir(cmd.Context(), m), logger)
 		if err != nil {
 			return err
 		}

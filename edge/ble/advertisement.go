@@ -63,6 +63,21 @@ func (a Advertisement) Encode() (advertising, scanResponse []byte) {
 	return advertising, append(scanResponse, byte(a.State))
 }
 
+// advertisesService reports whether advertising data names the service. It is what is asked first of whatever is heard.
+func advertisesService(advertising []byte) bool {
+	for data := advertising; len(data) > 1 && data[0] > 0 && int(data[0]) < len(data); data = data[data[0]+1:] {
+		if data[1] != adAllUUID128 && data[1] != adSomeUUID128 {
+			continue
+		}
+		for body := data[2 : data[0]+1]; len(body) >= 16; body = body[16:] {
+			if [16]byte(body[:16]) == serviceUUID() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // ErrForeign says that an advertisement is of another kind of device.
 var ErrForeign = errors.New("not a payment machine's advertisement")
 

@@ -1,7 +1,8 @@
 // Package ble is the short-range radio between a vehicle's gateway and its machines: who is in
 // sight, and a link to one of them. A Radio is the gateway's side, a Peripheral the machine's.
-// Two radios carry real ATT packets through go-ble's GATT client and ATT server: Air inside a
-// process, Sockets between processes of one host. It is the only importer of go-ble.
+// Three radios carry real ATT packets through go-ble's GATT client and ATT server: Air inside a
+// process, Sockets between processes of one host, Adapter over Bluetooth. Package hci is below Adapter, and
+// package worker has a radio in a process of its own. Nobody else imports go-ble.
 package ble
 
 import (
