@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/farebeat/farebeat/schemas"
 )
@@ -107,12 +108,12 @@ func gapsOf(v View, machine string, f Filter, d Declaration, known bool) ([]Gap,
 	}
 	var days []Day
 	if f.dated() {
-		err = v.Days(machine, f.From, f.To, func(d Day) error { days = append(days, d); return nil })
+		err = v.Days(machine, "", "", func(d Day) error { days = append(days, d); return nil })
 	}
 	var out []Gap
 	for _, e := range withDeclared(epochs, d) {
 		for _, g := range allGaps(machine, e, d) {
-			if f.dated() && !slices.ContainsFunc(days, g.mayBeOf(d)) {
+			if f.dated() && !g.mayBeWithin(f, days, d) {
 				continue
 			}
 			bad.judge(d, known, &g)
@@ -143,6 +144,36 @@ func allGaps(machine string, e EpochStatus, d Declaration) []Gap {
 		out = append(out, Gap{Machine: machine, Epoch: e.Epoch, Span: tail, Tail: true})
 	}
 	return out
+}
+
+// mayBeWithin reports whether numbers of the gap may belong to the days that a filter selects. days are all of the machine. What is
+// missing was written between the records below and above it, so its day is one of theirs or between; a day without any
+// record is no reason to leave it out. Of a tail, or of an epoch of which nothing is here, only the machine's word bounds the days.
+func (g Gap) mayBeWithin(f Filter, days []Day, d Declaration) bool {
+	var below, above string
+	for _, day := range days {
+		if day.Epoch != g.Epoch {
+			continue
+		}
+		if f.includes(day.ServiceDate) && g.mayBeOf(d)(day) {
+			return true
+		}
+		if g.First > 1 && day.First <= g.First-1 && g.First-1 <= day.Last && (below == "" || day.ServiceDate < below) {
+			below = day.ServiceDate
+		}
+		if next := uint64(g.Last) + 1; uint64(day.First) <= next && next <= uint64(day.Last) {
+			above = max(above, day.ServiceDate)
+		}
+	}
+	switch {
+	case f.To != "" && (below > f.To || g.Tail && !d.tailIn(f.To)):
+		return false
+	case f.From == "":
+		return true
+	case g.Tail:
+		return d.At.IsZero() || d.At.UTC().AddDate(0, 0, 1).Format(time.DateOnly) >= f.From // its clock may be ahead, its zone too
+	}
+	return above == "" || above >= f.From
 }
 
 // mayBeOf returns whether numbers of the gap may belong to a day: those that are between, next before or next

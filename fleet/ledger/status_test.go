@@ -324,3 +324,52 @@ func BenchmarkReceipt(b *testing.B) {
 		}
 	}
 }
+
+// TestDatedGapsHideNoMoney: what may be of the asked days is listed, also where these days have no record, or the ledger
+// has nothing at all of a machine that declared.
+func TestDatedGapsHideNoMoney(t *testing.T) {
+	h := newHouse(t)
+	m := ledgertest.New(t, "m", "v", 1)
+	m.Change = func(tx *schemas.Transaction) { // 1-5 on the 12th, 6-15 on the 14th, 16-20 on the 16th
+		tx.ServiceDate = "2018-06-12"
+		if tx.Seq > 5 {
+			tx.ServiceDate = "2018-06-14"
+		}
+		if tx.Seq > 15 {
+			tx.ServiceDate = "2018-06-16"
+		}
+	}
+	m.Mint(20)
+	h.take(m, 1, 5)
+	h.take(m, 16, 18)
+	at := time.Date(2018, 6, 16, 20, 0, 0, 0, time.UTC)
+	declared := ledger.Declarations{
+		"m":     {At: at, Epochs: map[uint32]uint32{1: 20}, Pending: 12, OldestPending: time.Date(2018, 6, 14, 6, 0, 0, 0, time.UTC)},
+		"never": {At: at, Epochs: map[uint32]uint32{3: 9}, Pending: 9, OldestPending: time.Date(2018, 6, 14, 6, 0, 0, 0, time.UTC)},
+	}
+	inside, tail, never := "m 6-15", "m 19-20", "never 1-9"
+	for _, c := range []struct {
+		from, to string
+		want     []string
+	}{
+		{"", "", []string{inside, tail, never}},
+		{"2018-06-14", "2018-06-14", []string{inside, never}}, // no record of the day is here
+		{"2018-06-13", "2018-06-15", []string{inside, never}},
+		{"2018-06-12", "2018-06-12", []string{inside}}, // 6 may be of the 12th; the machine holds nothing so old
+		{"2018-06-16", "", []string{inside, tail, never}},
+		{"2018-06-17", "", []string{tail, never}}, // a zone east of Greenwich may have the 17th already
+		{"2018-06-18", "", nil},                   // nobody declared so late
+		{"", "2018-06-11", nil},
+	} {
+		var got []string
+		if err := h.Gaps(context.Background(), ledger.Filter{From: c.from, To: c.to}, declared, func(g ledger.Gap) error {
+			got = append(got, fmt.Sprintf("%s %d-%d", g.Machine, g.First, g.Last))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s to %s: %s", c.from, c.to, diff)
+		}
+	}
+}
