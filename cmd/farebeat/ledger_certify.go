@@ -51,6 +51,7 @@ can check too; --show-public-key prints that key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return flags.run(cmd) },
 	}
 	flags.register(cmd)
+	flags.storeFlags.filter = &flags.filter
 	cmd.Flags().StringVar(&flags.date, "date", "", "service day, YYYY-MM-DD")
 	cmd.Flags().StringVar(&flags.filter.Machine, "machine", "", "only this machine")
 	cmd.Flags().BoolVar(&flags.issue, "issue", false, "issue what is new")
@@ -125,6 +126,8 @@ func (f *certifyFlags) print(cmd *cobra.Command, c *ledger.Certifier) error {
 	switch {
 	case err != nil:
 		return err
+	case days == 0 && f.filter.Machine != "":
+		return differenceError("the ledger has no records of machine %s on service day %s", f.filter.Machine, f.date)
 	case days == 0:
 		return differenceError("the ledger has no records of service day %s", f.date)
 	case incomplete > 0:

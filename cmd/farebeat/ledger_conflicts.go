@@ -15,7 +15,8 @@ import (
 
 func newLedgerConflictsCmd() *cobra.Command {
 	var flags storeFlags
-	var machine, kind string
+	var filter ledger.Filter
+	var kind string
 	cmd := &cobra.Command{
 		Use:   "conflicts",
 		Short: "Print what stands in quarantine, both versions, and the way out; exit code 3 if there is anything",
@@ -31,12 +32,13 @@ func newLedgerConflictsCmd() *cobra.Command {
 				return usageError(fmt.Errorf("--kind %q: want one of %v", kind, ledger.Kinds()))
 			}
 			return flags.withLedger(cmd.Context(), func(l *ledger.Ledger) error {
-				return ledgerConflicts(cmd, l, machine, ledger.Kind(kind), flags.json)
+				return ledgerConflicts(cmd, l, filter.Machine, ledger.Kind(kind), flags.json)
 			})
 		},
 	}
 	flags.register(cmd)
-	cmd.Flags().StringVar(&machine, "machine", "", "only this machine")
+	flags.filter = &filter
+	cmd.Flags().StringVar(&filter.Machine, "machine", "", "only this machine")
 	cmd.Flags().StringVar(&kind, "kind", "", "only conflict, forged, malformed or broken_chain")
 	return cmd
 }
