@@ -103,13 +103,14 @@ func TestWhatTheUserSees(t *testing.T) {
 			yaml: "broker:\n  listeners: [{name: a, kind: tls, address: '127.0.0.1:8883'}]\n",
 			want: []string{"broker.listeners[0].cert_file: is required for a tls or wss listener"},
 		},
-		"same name":     {yaml: "broker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}, {name: a, kind: ws, address: '127.0.0.1:2'}]\n", want: []string{"broker.listeners: two entries have the same name"}},
-		"hours":         {yaml: "fleet:\n  expected: [{route: '36', hours: 9-7, expected: 1}]\n", want: []string{`fleet.expected[0].hours: "9-7": want a range such as 07-09, its end after its start`}},
-		"both sources":  {yaml: "fleet: {gtfs: a, expected_file: b}\n", want: []string{"fleet.expected_file: cannot be set together with gtfs"}},
-		"long id":       {yaml: "edge: {vehicle: " + strings.Repeat("x", 65) + "}\n", want: []string{"edge.vehicle: want at most 64 characters, got 65"}},
-		"unknown env":   {opts: configs.Options{Env: []string{"FAREBEAT_BROKER_USER_FILE=x"}}, want: []string{"environment: FAREBEAT_BROKER_USER_FILE: unknown variable; did you mean FAREBEAT_BROKER_USERS_FILE?"}},
-		"unknown flag":  {opts: configs.Options{Set: []string{"fleet.tik=1s"}}, want: []string{"--set fleet.tik: unknown key; did you mean fleet.tick?"}},
-		"flag no value": {opts: configs.Options{Set: []string{"operator"}}, want: []string{"--set operator: want key=value"}},
+		"same name":      {yaml: "broker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}, {name: a, kind: ws, address: '127.0.0.1:2'}]\n", want: []string{"broker.listeners: two entries have the same name"}},
+		"hours":          {yaml: "fleet:\n  expected: [{route: '36', hours: 9-7, expected: 1}]\n", want: []string{`fleet.expected[0].hours: "9-7": want a range such as 07-09, its end after its start`}},
+		"both sources":   {yaml: "fleet: {gtfs: a, expected_file: b}\n", want: []string{"fleet.expected_file: cannot be set together with gtfs"}},
+		"long id":        {yaml: "edge: {vehicle: " + strings.Repeat("x", 65) + "}\n", want: []string{"edge.vehicle: want at most 64 characters, got 65"}},
+		"unknown env":    {opts: configs.Options{Env: []string{"FAREBEAT_BROKER_USER_FILE=x"}}, want: []string{"environment: FAREBEAT_BROKER_USER_FILE: unknown variable; did you mean FAREBEAT_BROKER_USERS_FILE?"}},
+		"unknown flag":   {opts: configs.Options{Set: []string{"fleet.tik=1s"}}, want: []string{"--set fleet.tik: unknown key; did you mean fleet.tick?"}},
+		"flag no value":  {opts: configs.Options{Set: []string{"operator"}}, want: []string{"--set operator: want key=value"}},
+		"flag of a list": {opts: configs.Options{Set: []string{"broker.listeners=[]"}}, want: []string{"--set broker.listeners: is a list or a section, which only the configuration file can have"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := tc.opts

@@ -238,6 +238,8 @@ func mergeSet(v *viper.Viper, set []string) []string {
 		switch {
 		case !ok:
 			problems = append(problems, fmt.Sprintf("--set %s: want key=value", s))
+		case !slices.Contains(known, key) && slices.Contains(allKeys(reflect.TypeFor[Config](), ""), key):
+			problems = append(problems, fmt.Sprintf("--set %s: is a list or a section, which only the configuration file can have: name one with --config", key))
 		case !slices.Contains(known, key):
 			problems = append(problems, fmt.Sprintf("--set %s: unknown key%s", key, suggest(key, known)))
 		default:
