@@ -44,6 +44,10 @@ type Options struct {
 	BrokerFailure func() error
 	Watch         func(Round) // called after each round, in its goroutine; may be nil
 	Logger        *slog.Logger
+	// TicketValidity is for how long a gateway's ticket holds, tickets.MinValidity at least; 0: tickets.DefaultValidity.
+	TicketValidity time.Duration
+	// Orders is the folder in which the command line leaves orders about tickets; empty for none.
+	Orders string
 }
 
 // Fleet is the running service.
@@ -57,6 +61,7 @@ type Fleet struct {
 	stats    Stats
 	log      refusalLog
 	slots    slots
+	tickets  *ticketing
 
 	number  atomic.Uint64 // of the session with the broker
 	since   time.Time
@@ -100,6 +105,9 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 	}
 	f.session = s
 	f.out = newPublisher(s.Publish)
+	if f.tickets, err = newTicketing(ctx, o, f.out, &f.stats, &f.log); err != nil {
+		return nil, fmt.Errorf("fleet: recall tickets: %w", err)
+	}
 	if err := f.subscribe(); err != nil {
 		return nil, fmt.Errorf("fleet: %w", err)
 	}
@@ -124,6 +132,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	var sessionErr error
 	wg.Go(func() { sessionErr = f.session.Run(sessionCtx) })
 	wg.Go(func() { f.out.run(sessionCtx) })
+	wg.Go(func() { f.tickets.run(sessionCtx) })
 	wg.Go(func() { f.certify(sessionCtx) })
 	f.rounds(ctx)
 	stopSession()

@@ -21,7 +21,7 @@ import (
 // alone is a fleet without a broker: what it would publish is in its publisher.
 type alone struct {
 	*Fleet
-	t   *testing.T
+	t   testing.TB
 	now time.Time
 	seq uint64
 }
@@ -50,7 +50,7 @@ func newAlone(t *testing.T, db *store.Store) *alone {
 	return a
 }
 
-func openStore(t *testing.T, name string) *store.Store {
+func openStore(t testing.TB, name string) *store.Store {
 	t.Helper()
 	db, err := store.Open(t.Context(), name, store.Options{})
 	if err != nil {

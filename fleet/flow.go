@@ -8,6 +8,7 @@ import (
 
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/fleet/tickets"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
 	"github.com/farebeat/farebeat/topics/session"
@@ -173,21 +174,30 @@ func (f *Fleet) tellRoutes(r Round) {
 }
 
 // tellFaults makes the fault topics what they should be. A gateway that is told to collect also gets
-// the receipt of what the ledger has, so that it reads nothing twice.
+// the receipt of what the ledger has, so that it reads nothing twice, and the ticket without which the machine does not
+// let it in.
 func (f *Fleet) tellFaults(ctx context.Context, now time.Time) {
-	want, lost := f.dispatch.Want(now, f.engine.book.Open())
+	open := f.engine.book.Open()
+	want, lost := f.dispatch.Want(now, open)
 	for _, u := range lost {
 		if f.log.due(u.Fault, now) {
 			f.o.Logger.Warn("no gateway can be told of a fault", "fault", u.Fault, "reason", u.Reason)
 		}
 	}
+	reasons, stand := firstFaults(open), map[tickets.Pair]string{}
 	for topic := range want {
-		if a, err := f.o.Tree.Parse(topic); err == nil && a.Kind == topics.VehicleFault && !f.out.wants(topic) {
+		a, err := f.o.Tree.Parse(topic)
+		if err != nil || a.Kind != topics.VehicleFault {
+			continue
+		}
+		stand[tickets.Pair{Machine: a.Machine, Vehicle: a.Vehicle}] = reasons[a.Machine]
+		if !f.out.wants(topic) {
 			if _, err := f.receipt(ctx, a.Vehicle, a.Machine); err != nil {
 				f.o.Logger.Error("receipt not published", "machine", a.Machine, "error", err)
 			}
 		}
 	}
+	f.tickets.setFaults(ctx, stand)
 	f.out.setFaults(want)
 }
 

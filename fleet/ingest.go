@@ -20,6 +20,12 @@ type Stats struct {
 	Heartbeats atomic.Uint64 // valid ones
 	Refused    atomic.Uint64 // payloads of any topic that are not what their schema says
 	SaveFailed atomic.Uint64 // rounds whose changes could not be saved at once
+
+	TicketsIssued   atomic.Uint64 // first ones of a vehicle for a machine
+	TicketsRenewed  atomic.Uint64 // in place of one that stood
+	TicketsRevoked  atomic.Uint64 // withdrawn because the vehicle's were revoked
+	TicketsFailed   atomic.Uint64 // attempts to issue one that failed
+	CommandsRefused atomic.Uint64 // commands that give no ticket: malformed, expired, too many, or to a vehicle whose tickets are revoked
 }
 
 // Stats returns the counters.
@@ -67,6 +73,8 @@ func (f *Fleet) subscribe() error {
 		{topics.Recovery, f.onRecovery, 1, true},
 		{topics.Transactions, f.onTransactions, 16, true},
 		{topics.Report, f.onReport, 1, true},
+		{topics.Command, f.onCommand, 1, true},
+		{topics.Ticket, f.onTicket, 1, true},
 		{topics.VehicleFault, f.onStanding, 1, true},
 		{topics.RouteFault, f.onStanding, 1, true},
 	} {
@@ -149,6 +157,26 @@ func (f *Fleet) onStanding(_ context.Context, a topics.Address, payload []byte) 
 		return nil //nolint:nilerr // it was parsed from a topic, so it can be built
 	}
 	f.out.stands(topic, payload)
+	return nil
+}
+
+// onCommand has a ticket issued for a command that an operator sent to a gateway.
+func (f *Fleet) onCommand(_ context.Context, a topics.Address, payload []byte) error {
+	if len(payload) == 0 {
+		return nil
+	}
+	if err := f.tickets.command(a, payload); err != nil {
+		f.stats.CommandsRefused.Add(1)
+		f.refuse("commands to vehicle "+a.Vehicle, err)
+	}
+	return nil
+}
+
+// onTicket learns which tickets stand at the broker, so that those that should not are cleared.
+func (f *Fleet) onTicket(_ context.Context, a topics.Address, payload []byte) error {
+	if topic, err := f.o.Tree.Build(a); err == nil {
+		f.tickets.stands(a, topic, payload)
+	}
 	return nil
 }
 

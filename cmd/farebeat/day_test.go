@@ -234,7 +234,9 @@ func (d *day) prepare(t *testing.T) {
 	if d.keys, err = keys.NewMaster([]byte(strings.Repeat("k", 32))); err != nil {
 		t.Fatal(err)
 	}
-	d.log = slog.New(slog.DiscardHandler)
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
 	if os.Getenv("DAY_LOG") != "" {
 		d.log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -284,6 +286,7 @@ func (d *day) openServer(t *testing.T) {
 		}
 		s, err := newServer(ctx, serverOptions{
 			tree: d.tree, config: c, engine: d.engine(t), brokerStore: d.brokerStore, store: d.store, keys: d.keys, tick: c.Fleet.Tick, now: time.Now, logger: d.log,
+			orders: ordersPath(d.dir),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -206,7 +206,7 @@ func (d *demo) newServer(ctx context.Context, tree topics.Tree, feed *gtfs.Feed,
 	c.Broker.Listeners = []configs.Listener{{Name: "mqtt", Kind: "tcp", Address: freeAddress(ctx, d.o.address), AnonymousReaders: true}}
 	interval := 15 * time.Second
 	return newServer(ctx, serverOptions{
-		tree: tree, config: c, store: d.store, keys: master, now: d.clock.Now, watch: d.watch, logger: logger,
+		tree: tree, config: c, store: d.store, keys: master, now: d.clock.Now, watch: d.watch, logger: logger, orders: ordersPath(filepath.Dir(d.store.Path())),
 		tick: max(d.clock.Real(5*time.Second), 10*time.Millisecond),
 		engine: fleet.EngineConfig{
 			Location: feed.Location, Interval: interval, WarmUp: presence.Config{Interval: interval, DeadlineIntervals: 4}.Deadline(),

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,6 +63,9 @@ keys derive. Keep a copy of the key.`,
 
 // storePath is where a data folder keeps the fleet's store.
 func storePath(data string) string { return filepath.Join(data, "farebeat.db") }
+
+// ordersPath is the folder in a data folder where the command line leaves orders for the service that runs.
+func ordersPath(data string) string { return filepath.Join(data, "orders") }
 
 // brokerStorePath is where the broker's store is, "" for none.
 func brokerStorePath(c configs.Config) string {
@@ -122,7 +126,7 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	}
 	s, err := newServer(ctx, serverOptions{
 		tree: tree, config: c, engine: engine, store: db, brokerStore: retained, keys: master,
-		tick: c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger,
+		tick: c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data),
 	})
 	if err != nil {
 		return err
@@ -210,6 +214,7 @@ type serverOptions struct {
 	tick        time.Duration // on the wall
 	slotGrace   time.Duration // 0: the default
 	now         func() time.Time
+	orders      string // folder of orders about tickets, "" for none
 	watch       func(fleet.Round)
 	logger      *slog.Logger
 }
@@ -256,11 +261,15 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	t := &tap{}
 	bo.Tap = t
 	b, err := broker.New(bo)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%w: another program listens there; stop it, or name another address in broker.listeners", err)
+	case err != nil:
 		return nil, usageError(err)
 	}
 	f, err := fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: o.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders,
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -320,6 +329,11 @@ func (c fleetCollector) Collect(ch chan<- prometheus.Metric) {
 		"heartbeats_total":         stats.Heartbeats.Load(),
 		"refused_messages_total":   stats.Refused.Load(),
 		"fault_saves_failed_total": stats.SaveFailed.Load(),
+		"tickets_issued_total":     stats.TicketsIssued.Load(),
+		"tickets_renewed_total":    stats.TicketsRenewed.Load(),
+		"tickets_revoked_total":    stats.TicketsRevoked.Load(),
+		"tickets_failed_total":     stats.TicketsFailed.Load(),
+		"commands_refused_total":   stats.CommandsRefused.Load(),
 		"ledger_records_total":     book.New,
 		"ledger_duplicates_total":  book.Duplicate,
 		"ledger_conflicts_total":   book.Conflict,

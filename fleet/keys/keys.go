@@ -17,6 +17,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/farebeat/farebeat/schemas"
 )
 
 // Size is the length of the master key and of every machine key in bytes.
@@ -25,11 +27,15 @@ const Size = 32
 // infoPrefix separates machine keys from any other use of the master key.
 const infoPrefix = "farebeat v1 machine "
 
-// Keys gives the key of a machine. Machine may wait (for a hardware module, say) until
-// ctx ends. It must be safe for concurrent use and give the same key for the same
-// identifier for ever: old records are verified with it years later.
+// Keys are the keys of machines. Its methods may wait (for a hardware module, say) until ctx ends. It must be safe
+// for concurrent use and keep the same key for the same identifier for ever: old records are verified with it years later.
 type Keys interface {
+	// Machine is the key of a machine, with which its records and receipts are verified.
 	Machine(ctx context.Context, machine string) ([Size]byte, error)
+	// SealTicket is schemas.SealTicket under the key of the machine of g, so that the key need not be exported for it.
+	SealTicket(ctx context.Context, g schemas.TicketGrant) ([]byte, error)
+	// OpenTicket is schemas.OpenTicket under the key of machine, with its errors.
+	OpenTicket(ctx context.Context, machine string, sealed []byte) (schemas.TicketGrant, error)
 }
 
 // ErrUnsafe says that a key file can be read by others than its owner.
@@ -69,6 +75,24 @@ func (m *Master) Machine(_ context.Context, machine string) ([Size]byte, error) 
 	}
 	copy(key[:], out)
 	return key, nil
+}
+
+// SealTicket implements Keys. It never waits.
+func (m *Master) SealTicket(ctx context.Context, g schemas.TicketGrant) ([]byte, error) {
+	key, err := m.Machine(ctx, g.Machine)
+	if err != nil {
+		return nil, err
+	}
+	return schemas.SealTicket(key[:], rand.Reader, g)
+}
+
+// OpenTicket implements Keys. It never waits.
+func (m *Master) OpenTicket(ctx context.Context, machine string, sealed []byte) (schemas.TicketGrant, error) {
+	key, err := m.Machine(ctx, machine)
+	if err != nil {
+		return schemas.TicketGrant{}, err
+	}
+	return schemas.OpenTicket(key[:], machine, sealed)
 }
 
 // String hides the key from logs.

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/farebeat/farebeat/schemas"
 )
 
 func key(t testing.TB, k Keys, machine string) [Size]byte {
@@ -204,5 +208,38 @@ func BenchmarkMachine(b *testing.B) {
 		if _, err := m.Machine(context.Background(), "01216-1"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A ticket that the keys seal is read by the machine with its own key, and by the keys again.
+func TestTickets(t *testing.T) {
+	m, err := NewMaster(bytes.Repeat([]byte{1}, Size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.UnixMilli(1_790_000_000_000).UTC()
+	g := schemas.TicketGrant{Machine: "m1", Vehicle: "v1", Reason: "F-1", Counter: 7, IssuedAt: at, ExpiresAt: at.Add(time.Hour), Secret: [Size]byte{9}}
+	sealed, err := m.SealTicket(t.Context(), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := m.Machine(t.Context(), "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := schemas.OpenTicket(key[:], "m1", sealed); err != nil || got != g {
+		t.Errorf("the machine reads %v, %v", got, err)
+	}
+	if got, err := m.OpenTicket(t.Context(), "m1", sealed); err != nil || got != g {
+		t.Errorf("the keys read %v, %v", got, err)
+	}
+	if _, err := m.OpenTicket(t.Context(), "m2", sealed); !errors.Is(err, schemas.ErrTicketForeign) {
+		t.Errorf("for another machine: %v", err)
+	}
+	if _, err := m.SealTicket(t.Context(), schemas.TicketGrant{}); err == nil {
+		t.Error("a ticket for no machine was sealed")
+	}
+	if _, err := m.OpenTicket(t.Context(), "", sealed); err == nil {
+		t.Error("a ticket for no machine was opened")
 	}
 }

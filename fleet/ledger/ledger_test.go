@@ -447,7 +447,7 @@ func TestAnyOrderOfBatches(t *testing.T) {
 	})
 }
 
-type brokenKeys struct{}
+type brokenKeys struct{ keys.Keys }
 
 func (brokenKeys) Machine(context.Context, string) ([keys.Size]byte, error) {
 	return [keys.Size]byte{}, errors.New("the key module does not answer")

@@ -198,6 +198,9 @@ func (s *Store) Restored(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return setMeta(t, next)
+		if err := setMeta(t, next); err != nil {
+			return err
+		}
+		return raiseTicketFloor(t, s.opts.Now())
 	}))
 }

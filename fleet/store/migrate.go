@@ -27,6 +27,7 @@ func migrations() []migration {
 		{1, "ledger", ledgerSchema()},
 		{2, "counts, faults, roster", fleetSchema()},
 		{3, "day certificates", certificateSchema()},
+		{4, "tickets", ticketSchema()},
 	}
 }
 
@@ -98,6 +99,21 @@ func certificateSchema() []string {
 			service_date TEXT NOT NULL, machine TEXT NOT NULL, revision INTEGER NOT NULL,
 			issued_ms INTEGER NOT NULL, complete INTEGER NOT NULL, records INTEGER NOT NULL, body BLOB NOT NULL,
 			PRIMARY KEY (service_date, machine, revision)) WITHOUT ROWID`,
+	}
+}
+
+func ticketSchema() []string {
+	return []string{
+		// sealed is only what the machine's key opens: no secret stands here in clear. It is empty in a ticket that was withdrawn.
+		`CREATE TABLE ticket (
+			machine TEXT NOT NULL, vehicle TEXT NOT NULL, counter INTEGER NOT NULL,
+			issued_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, reason TEXT NOT NULL, sealed BLOB NOT NULL,
+			fault INTEGER NOT NULL, farewell_ms INTEGER NOT NULL, command_ms INTEGER NOT NULL,
+			PRIMARY KEY (machine, vehicle)) WITHOUT ROWID`,
+		// Who revoked and restored the tickets of which vehicle. A row is never changed.
+		`CREATE TABLE ticket_order (
+			number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, action TEXT NOT NULL, vehicle TEXT NOT NULL,
+			at_ms INTEGER NOT NULL, given_by TEXT NOT NULL, reason TEXT NOT NULL)`,
 	}
 }
 

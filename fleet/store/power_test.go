@@ -15,6 +15,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/ledger/ledgertest"
 	"github.com/farebeat/farebeat/fleet/presence"
+	"github.com/farebeat/farebeat/fleet/tickets"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/scripts/powercut"
 )
@@ -127,7 +128,7 @@ func (d *fleetDay) steps() []fleetStep {
 		d.batch(a, 1, 5), saveFault("opened", 1), d.batch(b, 1, 3), saveFrame(0), d.batch(a, 4, 7), d.batch(a, 10, 12), d.batch(d.clone, 1, 2),
 		saveFault("closed", 2),
 		{Name: "reopen"},
-		count(), d.batch(a, 8, 9), certificate(), saveHours(), roster(), saveFrame(5), prune(), d.batch(a, 1, 12),
+		count(), d.batch(a, 8, 9), certificate(), saveTicket(7), giveOrder(), saveTicket(8), saveHours(), roster(), saveFrame(5), prune(), d.batch(a, 1, 12),
 	}
 }
 
@@ -184,6 +185,21 @@ func roster() fleetStep {
 			saved = append(saved, presence.Saved{Machine: ledgertest.Name(i), State: schemas.Up, Since: ledgertest.Start(), Route: "36"})
 		}
 		return s.SaveRoster(ctx, saved, []byte("board"))
+	})
+}
+
+func saveTicket(counter uint64) fleetStep {
+	return step("ticket", func(ctx context.Context, s *Store) error {
+		return s.Tickets().Save(ctx, tickets.Ticket{
+			Pair: tickets.Pair{Machine: "m-0", Vehicle: "v-1"}, Counter: counter, IssuedAt: powerNow(), ExpiresAt: powerNow().Add(time.Hour),
+			Reason: "F-1", Sealed: []byte("sealed"), Fault: true,
+		})
+	})
+}
+
+func giveOrder() fleetStep {
+	return step("order", func(ctx context.Context, s *Store) error {
+		return s.Tickets().Give(ctx, tickets.Order{ID: "o", Action: tickets.Revoke, Vehicle: "v-1", At: powerNow(), By: "anna", Reason: "stolen"})
 	})
 }
 
