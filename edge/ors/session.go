@@ -55,7 +55,7 @@ type Session struct {
 func Open(ctx context.Context, link ble.Link, c Credentials, o Options) (*Session, error) {
 	s := &Session{
 		link: link, o: o.withDefaults(), in: map[ble.Char]*incoming{}, cutters: map[ble.Char]*segmenter{},
-		values: make(chan input, 4*ble.MaxPending), overflow: make(chan struct{}, 1),
+		values: make(chan input, 4*Window), overflow: make(chan struct{}, 1),
 	}
 	info, err := link.ReadInfo(ctx)
 	if err != nil {
@@ -341,8 +341,8 @@ type transfer struct {
 // Report reads records from to to of an epoch, in order; fewer where the machine has fewer. sink is
 // called with each few records, from another goroutine, one call at a time; the machine gets credit
 // for more only after sink has returned nil, so a slow sink holds the machine back, for as long as it
-// takes. An error of sink aborts the report and is returned. After any error the records given to
-// sink are whole, in order and without a hole; the caller resumes behind them.
+// takes. An error of sink aborts the report and is returned. Also where the link is lost or the machine stops, sink gets
+// what has arrived: records are whole, in order and without a hole, and the caller resumes behind them.
 func (s *Session) Report(ctx context.Context, epoch, from, to uint32, sink func([]Record) error) error {
 	params := append([]byte{operatorGreaterOrEqual}, appendU32(nil, epoch, from, to)...)
 	transaction, _, err := s.begin(ctx, opReport, append(params, s.window))
@@ -356,7 +356,8 @@ func (s *Session) Report(ctx context.Context, epoch, from, to uint32, sink func(
 			err = s.receive(t, in)
 		}
 		if err != nil {
-			return fmt.Errorf("report: %w", err)
+			t.final = &t.received // no credit is due any more
+			return errors.Join(fmt.Errorf("report: %w", err), s.deliver(ctx, t, sink))
 		}
 		if t.received-t.credited < uint32(max(1, s.window/2)) {
 			continue

@@ -22,12 +22,9 @@ const (
 	Minor = 0
 )
 
-// Window is how many notifications may be under way without credit: go-ble's client silently drops
-// beyond ble.MaxPending. CreditEvery is after how many the gateway grants anew.
-const (
-	Window      = 12
-	CreditEvery = 6
-)
+// Window is how many notifications a gateway lets be under way without credit; a machine that takes less says so in INFO, and the lesser
+// holds. A gateway grants anew after half of it. Radio and link keep that many without loss: see package ble.
+const Window = 48
 
 // Errors to branch on.
 var (
