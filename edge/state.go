@@ -259,6 +259,9 @@ func (s *state) contactEnded(now time.Time, r contactResult) []effect {
 		t.avoid = t.avoid.Union(Records{r.stopped.Epoch: outbox.Of(outbox.Interval{First: r.stopped.First, Last: r.stopped.Last})})
 	}
 	if r.err != nil {
+		if r.read > 0 {
+			t.attempts = 0 // it brings the machine home, if in pieces: no reason to wait ever longer
+		}
 		t.blocked = r.full
 		out = append(out, s.failed(now, t, r.err.Error())...)
 	} else {

@@ -222,3 +222,19 @@ func TestDevicesOfOneHint(t *testing.T) {
 		t.Errorf("a new device is not tried before those that failed: %+v", d[0])
 	}
 }
+
+// A link that breaks after some records is tried again soon, however often it breaks; one that brings nothing is not.
+func TestProgressKeepsRetriesShort(t *testing.T) {
+	for read, want := range map[uint64]time.Duration{7: testTimings().backoffMin, 0: testTimings().backoffMax} {
+		p := quietScript(t)
+		p.in(faultStands{fault("m-1", 50, 0)})
+		for range 10 {
+			p.in(contactEnded{contactResult{machine: "m-1", read: read, err: ble.ErrClosed}})
+			p.later(time.Hour)
+		}
+		p.in(contactEnded{contactResult{machine: "m-1", read: read, err: ble.ErrClosed}})
+		if wait := p.s.tasks["m-1"].due.Sub(p.now); wait != want {
+			t.Errorf("after losing %d links that brought %d records each it waits %s, want %s", 11, read, wait, want)
+		}
+	}
+}
