@@ -110,10 +110,12 @@ func gapsOf(v View, machine string, f Filter, d Declaration, known bool) ([]Gap,
 	if f.dated() {
 		err = v.Days(machine, "", "", func(d Day) error { days = append(days, d); return nil })
 	}
+	epochs = withDeclared(epochs, d)
+	held := d.holdsTails(epochs)
 	var out []Gap
-	for _, e := range withDeclared(epochs, d) {
+	for _, e := range epochs {
 		for _, g := range allGaps(machine, e, d) {
-			if f.dated() && !g.mayBeWithin(f, days, d) {
+			if f.dated() && !g.mayBeWithin(f, days, d, held) {
 				continue
 			}
 			bad.judge(d, known, &g)
@@ -146,34 +148,64 @@ func allGaps(machine string, e EpochStatus, d Declaration) []Gap {
 	return out
 }
 
-// mayBeWithin reports whether numbers of the gap may belong to the days that a filter selects. days are all of the machine. What is
-// missing was written between the records below and above it, so its day is one of theirs or between; a day without any
-// record is no reason to leave it out. Of a tail, or of an epoch of which nothing is here, only the machine's word bounds the days.
-func (g Gap) mayBeWithin(f Filter, days []Day, d Declaration) bool {
-	var below, above string
-	for _, day := range days {
-		if day.Epoch != g.Epoch {
-			continue
-		}
-		if f.includes(day.ServiceDate) && g.mayBeOf(d)(day) {
-			return true
-		}
-		if g.First > 1 && day.First <= g.First-1 && g.First-1 <= day.Last && (below == "" || day.ServiceDate < below) {
-			below = day.ServiceDate
-		}
-		if next := uint64(g.Last) + 1; uint64(day.First) <= next && next <= uint64(day.Last) {
-			above = max(above, day.ServiceDate)
+// holdsTails reports whether the machine may still hold all that it wrote beyond the highest numbers here. If it holds
+// less, some of that is gone, and the age of what it holds says nothing of what is gone.
+func (d Declaration) holdsTails(epochs []EpochStatus) bool {
+	var n uint64
+	for _, e := range epochs {
+		if tail, ok := d.tail(e.Epoch, e.Highest); ok {
+			n += tail.Len()
 		}
 	}
+	return n <= uint64(d.Pending)
+}
+
+// mayBeWithin reports whether numbers of the gap may belong to the days that a filter selects. days are all of the
+// machine. Numbers are written in order, those of an epoch after those of the ones before: so what is missing is of a day
+// from that of the record below to that of the record above, whether or not the ledger has any record of it. Where there
+// is none, only the machine's word bounds the days. held says that all of the tails is still in the machine.
+func (g Gap) mayBeWithin(f Filter, days []Day, d Declaration, held bool) bool {
+	from, to := g.between(days)
 	switch {
-	case f.To != "" && (below > f.To || g.Tail && !d.tailIn(f.To)):
+	case f.To != "" && (from > f.To || g.Tail && held && !d.tailIn(f.To)):
 		return false
 	case f.From == "":
 		return true
-	case g.Tail:
+	case to == "" && g.Tail:
 		return d.At.IsZero() || d.At.UTC().AddDate(0, 0, 1).Format(time.DateOnly) >= f.From // its clock may be ahead, its zone too
 	}
-	return above == "" || above >= f.From
+	return to == "" || to >= f.From
+}
+
+// between returns the service days of the records next below and next above the gap, in the order of the calendar, since
+// the machine's clock may have gone back; "" where there is no such record. days are all of the machine. Where a number lies
+// within several days, the widest counts.
+func (g Gap) between(days []Day) (from, to string) {
+	var below, above [2]uint32 // epoch and number of these records; below {0, 0}, above {0, 0}: none
+	for _, d := range days {
+		if d.Epoch < g.Epoch || d.Epoch == g.Epoch && d.First < g.First {
+			at := [2]uint32{d.Epoch, d.Last}
+			if d.Epoch == g.Epoch {
+				at[1] = min(d.Last, g.First-1)
+			}
+			if n := slices.Compare(at[:], below[:]); n > 0 || n == 0 && d.ServiceDate < from {
+				below, from = at, d.ServiceDate
+			}
+		}
+		if d.Epoch > g.Epoch || d.Epoch == g.Epoch && d.Last > g.Last {
+			at := [2]uint32{d.Epoch, d.First}
+			if d.Epoch == g.Epoch {
+				at[1] = max(d.First, g.Last+1) // no overflow: d.Last is higher
+			}
+			if n := slices.Compare(at[:], above[:]); above == [2]uint32{} || n < 0 || n == 0 && d.ServiceDate > to {
+				above, to = at, d.ServiceDate
+			}
+		}
+	}
+	if to != "" && to < from {
+		from, to = to, from
+	}
+	return from, to
 }
 
 // mayBeOf returns whether numbers of the gap may belong to a day: those that are between, next before or next
