@@ -32,7 +32,7 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/flynn/noise v1.1.0 // indirect
+require github.com/flynn/noise v1.1.0
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

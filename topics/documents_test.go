@@ -385,7 +385,18 @@ mosquitto_pub -h broker.example.org -p 8883 --capath /etc/ssl/certs -u V-0042 -P
   -m '{"seq":1,"boot":"b7","at":"2026-11-22T23:41:09.120Z","state":"running"}'
 ` + "```" + `
 
-A subscription that is refused asks for more than the role may read, see the table: a third party's ` + "`#`" + ` is refused, the filters above are not.
+What you see when the broker refuses you (the words of ` + "`mosquitto_sub` and `mosquitto_pub`" + ` in brackets):
+
+| Refused | On the wire | Likely reason |
+|---|---|---|
+| the connection | CONNACK with return code 5, then the end of the connection ("Connection Refused: not authorised") | user name or password is wrong, the role is not admitted, or the last will is none that the role may write |
+| a subscription | 0x80 in the SUBACK in place of the granted QoS ("All subscription requests were denied"); the connection and other filters stand | the filter matches more than the role may read: a third party's ` + "`#`" + ` is refused, the filters above are not |
+| a publish with QoS 1 | no PUBACK: the broker closes the connection, some libraries see a DISCONNECT before ("A network protocol error occurred"). With MQTT 5: a PUBACK with a reason code from 0x80 on, such as 0x87, not authorized | the role may not write there, or QoS, retain flag or size are not those of the table |
+| a publish with QoS 0 | nothing at all. It is dropped, and the connection stands | the same. To try whether a machine may send its heartbeats, send one with QoS 1: a PUBACK says yes |
+| the payload | nothing: a PUBACK says that the message is on its topic, not that its content is right | it does not follow the schema; the fleet service does not act on it |
+
+The broker does not say more to a stranger. The operator finds the reason in the log of ` + "`farebeat serve`" + `, once per writer and minute: ` + "`connection refused`, `subscription refused`, `publish refused`, `message refused`" + `.
+A client that is closed again and again after a publish must not repeat it as it is: look at the table first.
 
 ## Table
 

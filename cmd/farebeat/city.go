@@ -47,6 +47,8 @@ type cityOptions struct {
 	// patience is how long a machine waits for its first connection before it works without one, while the
 	// session goes on trying; 0: it waits for as long as the city lets it, and asks anew with its next heartbeat.
 	patience time.Duration
+	// beats is told what becomes of the first heartbeat of each connection; nil: it is sent as all others are.
+	beats *firstBeats
 	// connect is how a machine or gateway reaches the broker. cut loses the connection without a goodbye.
 	connect func(id topics.Identity) (o session.Options, cut func())
 	logger  *slog.Logger
@@ -165,7 +167,7 @@ func (c *simulatedCity) uplink(ctx context.Context, id string) (city.Uplink, err
 		return nil, err
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	u := &uplink{session: s, cut: cut, stop: stop, ended: make(chan struct{})}
+	u := &uplink{session: s, cut: cut, stop: stop, ended: make(chan struct{}), beats: c.o.beats}
 	go func() {
 		defer close(u.ended)
 		_ = s.Run(running) // it ends with running, and says nothing else
@@ -184,6 +186,9 @@ func (c *simulatedCity) uplink(ctx context.Context, id string) (city.Uplink, err
 			return u, nil // it comes up later, or not
 		}
 		u.Cut()
+		if c.o.beats != nil {
+			c.o.beats.unconnected(ctx, s.Stats().Refused)
+		}
 		return nil, fmt.Errorf("connect machine %s: %w", id, ctx.Err())
 	}
 }
@@ -194,11 +199,20 @@ type uplink struct {
 	cut     func()
 	stop    func()
 	ended   chan struct{}
+	beats   *firstBeats // nil when it has told
 }
 
 // Publish implements city.Uplink.
 func (u *uplink) Publish(ctx context.Context, topic string, qos byte, payload []byte) error {
-	return u.session.Publish(ctx, session.Message{Topic: topic, QoS: qos, Payload: payload})
+	if u.beats == nil {
+		return u.session.Publish(ctx, session.Message{Topic: topic, QoS: qos, Payload: payload})
+	}
+	err := u.session.Publish(ctx, session.Message{Topic: topic, QoS: 1, Payload: payload})
+	u.beats.sent(ctx, err)
+	if err == nil {
+		u.beats = nil
+	}
+	return err
 }
 
 // Up implements city.Uplink.

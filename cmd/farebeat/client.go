@@ -19,24 +19,39 @@ import (
 func clientOptions(c configs.Client, clientID string) (session.Options, error) {
 	o := session.Options{ClientID: clientID, Username: c.Username, Password: c.Password.Reveal(), Servers: []string{c.Server}}
 	if c.PasswordFile != "" {
-		b, err := os.ReadFile(c.PasswordFile)
+		password, err := readPassword(c.PasswordFile)
 		if err != nil {
 			return o, usageError(fmt.Errorf("client.password_file: %w", err))
 		}
-		o.Password = strings.TrimRight(string(b), "\r\n")
+		o.Password = password
 	}
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
+		pool, err := readAuthorities(c.CAFile)
 		if err != nil {
 			return o, usageError(fmt.Errorf("client.ca_file: %w", err))
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return o, usageError(fmt.Errorf("client.ca_file %s: has no certificate in PEM form", c.CAFile))
 		}
 		o.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	return o, nil
+}
+
+// readPassword reads a password without the line end after it.
+func readPassword(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimRight(string(b), "\r\n"), err
+}
+
+// readAuthorities reads the certificates of who may sign a broker's.
+func readAuthorities(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: has no certificate in PEM form", path)
+	}
+	return pool, nil
 }
 
 // randomID is a name that nobody else has.

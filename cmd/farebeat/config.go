@@ -64,11 +64,17 @@ func newConfigCheckCmd() *cobra.Command {
 	var flags configFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "check",
-		Short:   "Check the configuration and name everything that is wrong with it",
+		Use:   "check",
+		Short: "Check the configuration and the files that it names, and say everything that is wrong with them",
+		Long: `Check the configuration and the files that it names (users, rules, timetable, expected numbers, keys, certificates, passwords):
+whether they are there and can be read, whether a secret is its owner's only (mode 0600), and whether they are what they
+should be. Nothing is written. Run it as the user who runs farebeat.`,
 		Example: "  farebeat config check --config farebeat.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := flags.load()
+			c, err := flags.load()
+			if err == nil {
+				err = checkFiles(cmd.Context(), c)
+			}
 			if asJSON {
 				return writeCheck(cmd, err)
 			}

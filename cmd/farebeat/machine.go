@@ -6,8 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,10 +67,13 @@ so that everything it sells is stored.`,
 
 func newMachineKeyCmd() *cobra.Command {
 	var flags storeFlags
+	var out string
 	cmd := &cobra.Command{
-		Use:     "key ID",
-		Short:   "Print the key of a machine, derived from the fleet's master key",
-		Example: "  farebeat machine key 1216-1 --data farebeat-data > m.key",
+		Use:   "key ID",
+		Short: "Print the key of a machine, derived from the fleet's master key, or write it into a file",
+		Long: `Print the key of a machine, derived from the fleet's master key. With --out it goes into a new file that only its owner
+may read (mode 0600), as farebeat machine run wants it; a file that is there is not overwritten.`,
+		Example: "  farebeat machine key 1216-1 --data farebeat-data --out m.key",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := flags.config.load(given("data", flags.data)...)
@@ -86,12 +88,22 @@ func newMachineKeyCmd() *cobra.Command {
 			if err != nil {
 				return usageError(err)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), hex.EncodeToString(key[:]))
-			return err
+			text := hex.EncodeToString(key[:]) + "\n"
+			if out == "" {
+				_, err = io.WriteString(cmd.OutOrStdout(), text)
+				return err
+			}
+			if err := writeSecret(out, text); errors.Is(err, fs.ErrExist) {
+				return usageError(fmt.Errorf("--out %s: it is there and is not overwritten; name another file, or remove it first", out))
+			} else if err != nil {
+				return fmt.Errorf("--out: %w", err)
+			}
+			return nil
 		},
 	}
 	flags.config.register(cmd)
 	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	cmd.Flags().StringVar(&out, "out", "", "new file with mode 0600; standard output without it")
 	return cmd
 }
 
@@ -106,18 +118,6 @@ func witness(w io.Writer) func(journal.Record) {
 	return func(r journal.Record) {
 		fmt.Fprintf(w, `{"epoch":%d,"seq":%d,"sha256":"%x","amount":%d}`+"\n", r.Epoch, r.Seq, sha256.Sum256(r.Payload), r.Amount)
 	}
-}
-
-func readKey(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usageError(fmt.Errorf("machine.key_file: %w", err))
-	}
-	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
-	if err != nil || len(key) != 32 {
-		return nil, usageError(fmt.Errorf("machine.key_file %s: want 32 bytes as hex, as `farebeat machine key` prints", path))
-	}
-	return key, nil
 }
 
 func runMachine(cmd *cobra.Command, c configs.Config, offline bool, rim rim) (err error) {

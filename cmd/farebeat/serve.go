@@ -120,13 +120,10 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		defer func() { err = errors.Join(err, retained.Close()) }()
 	}
 
-	master, err := masterKey(ctx, c, db, logger)
-	if err != nil {
-		return err
-	}
 	s, err := newServer(ctx, serverOptions{
-		tree: tree, config: c, engine: engine, store: db, brokerStore: retained, keys: master,
-		tick: c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data),
+		tree: tree, config: c, engine: engine, store: db, brokerStore: retained,
+		openKeys: func(ctx context.Context) (keys.Keys, error) { return masterKey(ctx, c, db, logger) },
+		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data),
 	})
 	if err != nil {
 		return err
@@ -138,18 +135,12 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	})
 }
 
-// masterKey reads the fleet's key, or makes one for a ledger that is empty. With another key than the one that its
-// records were minted under, every machine would be a stranger.
+// masterKey reads the fleet's key, or makes one for a ledger that is empty.
 func masterKey(ctx context.Context, c configs.Config, db *store.Store, logger *slog.Logger) (*keys.Master, error) {
 	path := masterKeyPath(c)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		var machines []string
-		err := db.Ledger().View(ctx, func(v ledger.View) (err error) { machines, err = v.Machines("", 1); return err })
-		if err != nil {
+		if err := keyIsLost(ctx, path, db); err != nil {
 			return nil, err
-		}
-		if len(machines) > 0 {
-			return nil, fmt.Errorf("there is no master key at %s, but the ledger holds records of machine %s and others: put the key's copy there, or name it with fleet.master_key_file", path, machines[0])
 		}
 	}
 	master, created, err := keys.LoadOrCreate(path)
@@ -157,6 +148,17 @@ func masterKey(ctx context.Context, c configs.Config, db *store.Store, logger *s
 		logger.Warn("a new master key was made; keep a copy of it", "file", path)
 	}
 	return master, err
+}
+
+// keyIsLost is an error if the ledger holds records. With another key than the one that they were minted under, every
+// machine would be a stranger.
+func keyIsLost(ctx context.Context, path string, db *store.Store) error {
+	var machines []string
+	err := db.Ledger().View(ctx, func(v ledger.View) (err error) { machines, err = v.Machines("", 1); return err })
+	if err == nil && len(machines) > 0 {
+		err = fmt.Errorf("there is no master key at %s, but the ledger holds records of machine %s and others: put the key's copy there, or name it with fleet.master_key_file", path, machines[0])
+	}
+	return err
 }
 
 // engineConfig turns the configuration into what the engine decides by.
@@ -211,20 +213,23 @@ type serverOptions struct {
 	store       *store.Store
 	brokerStore *brokerstore.Store // nil: in memory
 	keys        keys.Keys
-	tick        time.Duration // on the wall
-	slotGrace   time.Duration // 0: the default
-	now         func() time.Time
-	orders      string // folder of orders about tickets, "" for none
-	watch       func(fleet.Round)
-	logger      *slog.Logger
+	// openKeys is asked where keys is nil, once all listeners are bound: a first start that fails on an address makes no key.
+	openKeys  func(context.Context) (keys.Keys, error)
+	tick      time.Duration // on the wall
+	slotGrace time.Duration // 0: the default
+	now       func() time.Time
+	orders    string // folder of orders about tickets, "" for none
+	watch     func(fleet.Round)
+	logger    *slog.Logger
 }
 
 // server is a broker and a fleet service in one process.
 type server struct {
-	o      serverOptions
-	broker *broker.Broker
-	fleet  *fleet.Fleet
-	reg    *prometheus.Registry
+	o       serverOptions
+	broker  *broker.Broker
+	fleet   *fleet.Fleet
+	reg     *prometheus.Registry
+	metrics net.Listener // nil: none
 }
 
 // tap joins the broker to the fleet, which is made after it.
@@ -234,29 +239,13 @@ func (t *tap) Heartbeat(machine string, payload []byte) { t.fleet.Heartbeat(mach
 func (t *tap) SessionUp(machine string)                 { t.fleet.SessionUp(machine) }
 func (t *tap) SessionDown(machine, reason string)       { t.fleet.SessionDown(machine, reason) }
 
-func newServer(ctx context.Context, o serverOptions) (*server, error) {
+// newServer binds the listeners and makes what serves on them. Run closes it.
+func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	bo := broker.Options{
-		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg, Store: o.brokerStore,
-	}
-	if o.config.Broker.UsersFile != "" {
-		users, err := broker.LoadUsers(o.config.Broker.UsersFile)
-		if err != nil {
-			return nil, usageError(err)
-		}
-		bo.Users = users
-	}
-	for _, l := range o.config.Broker.Listeners {
-		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders}
-		if l.CertFile != "" {
-			cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
-			if err != nil {
-				return nil, usageError(fmt.Errorf("certificate of listener %q: %w", l.Name, err))
-			}
-			bl.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-		}
-		bo.Listeners = append(bo.Listeners, bl)
+	bo, err := brokerOptions(o, reg)
+	if err != nil {
+		return nil, err
 	}
 	t := &tap{}
 	bo.Tap = t
@@ -267,7 +256,21 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	case err != nil:
 		return nil, usageError(err)
 	}
-	f, err := fleet.New(ctx, fleet.Options{
+	s := &server{o: o, broker: b, reg: reg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if err := s.listenMetrics(ctx); err != nil {
+		return nil, err
+	}
+	if o.keys == nil {
+		if o.keys, err = o.openKeys(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: o.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
 		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders,
 		Session: session.Options{
@@ -280,33 +283,75 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.fleet = f
-	reg.MustRegister(fleetCollector{f})
-	return &server{o: o, broker: b, fleet: f, reg: reg}, nil
+	t.fleet = s.fleet
+	reg.MustRegister(fleetCollector{s.fleet})
+	return s, nil
+}
+
+// brokerOptions turns the configuration into the broker's options, but for the tap.
+func brokerOptions(o serverOptions, reg *prometheus.Registry) (broker.Options, error) {
+	bo := broker.Options{
+		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg, Store: o.brokerStore,
+	}
+	if o.config.Broker.UsersFile != "" {
+		users, err := broker.LoadUsers(o.config.Broker.UsersFile)
+		if err != nil {
+			return bo, usageError(err)
+		}
+		bo.Users = users
+	}
+	for _, l := range o.config.Broker.Listeners {
+		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders}
+		if l.CertFile != "" {
+			cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+			if err != nil {
+				return bo, usageError(fmt.Errorf("certificate of listener %q: %w", l.Name, err))
+			}
+			bl.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		}
+		bo.Listeners = append(bo.Listeners, bl)
+	}
+	return bo, nil
+}
+
+// close ends the listeners and the broker. It may be called again.
+func (s *server) close() error {
+	err := s.broker.Close()
+	if s.metrics != nil {
+		_ = s.metrics.Close() // it may be closed already
+	}
+	return err
 }
 
 // run serves until ctx ends; started is called when the listeners are open.
 func (s *server) run(ctx context.Context, started func()) error {
 	if err := s.broker.Start(ctx); err != nil {
-		return err
+		return errors.Join(err, s.close())
 	}
 	started()
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.fleet.Run(inner) })
-	if address := s.o.config.Broker.MetricsAddress; address != "" {
-		group.Go(func() error { return serveMetrics(inner, address, s.reg) })
+	if s.metrics != nil {
+		group.Go(func() error { return serveMetrics(inner, s.metrics, s.reg) })
 	}
-	return errors.Join(group.Wait(), s.broker.Close())
+	return errors.Join(group.Wait(), s.close())
 }
 
-func serveMetrics(ctx context.Context, address string, reg *prometheus.Registry) error {
+func (s *server) listenMetrics(ctx context.Context) (err error) {
+	address := s.o.config.Broker.MetricsAddress
+	if address == "" {
+		return nil
+	}
+	if s.metrics, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address); err != nil {
+		return fmt.Errorf("serve metrics: %w: set broker.metrics_address to another address, or to nothing", err)
+	}
+	return nil
+}
+
+func serveMetrics(ctx context.Context, listener net.Listener, reg *prometheus.Registry) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve metrics: %w: set broker.metrics_address to another address, or to nothing", err)
-	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()

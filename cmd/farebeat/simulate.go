@@ -46,7 +46,11 @@ the role simulator, and the broker must allow it (broker.allow_simulator).
 power. Keys: route, vehicle, machine, share or count, at (07:20, +90s), for.
 
 The machines' keys derive from the fleet's master key (--master-key). A speed other than 1 suits a
-fleet service that is only loaded, since its own clock does not run faster.`,
+fleet service that is only loaded, since its own clock does not run faster.
+
+Heartbeats have QoS 0, and a broker drops those that it refuses without a word. So the first of each
+connection is sent with QoS 1. If the broker takes none of them it ends with exit code 1, at once where
+they are refused.`,
 		Example: "  farebeat simulate --gtfs feed.zip --date 2018-06-12 --start 07:00 --cut route=36,share=0.3,at=07:20,for=15m --master-key farebeat-data/master.key --gateways",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := flags.load()
@@ -102,9 +106,12 @@ func runSimulate(cmd *cobra.Command, c configs.Config, o simulateOptions) (err e
 		return err
 	}
 	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
-	sim, err := newSimulatedCity(cmd.Context(), cityOptions{
+	ctx, giveUp := context.WithCancelCause(cmd.Context())
+	defer giveUp(nil)
+	beats := &firstBeats{giveUp: giveUp}
+	sim, err := newSimulatedCity(ctx, cityOptions{
 		clock: city.NewClock(start, o.speed, time.Now), duties: onDuty(duties, start), dir: dir, zone: zone, keys: master, operator: c.Operator,
-		taps: o.taps, outages: outages, seed: o.seed, gateways: o.gateways, journal: machineJournal(o.dir == ""), logger: logger,
+		taps: o.taps, outages: outages, seed: o.seed, gateways: o.gateways, journal: machineJournal(o.dir == ""), logger: logger, beats: beats,
 		connect: func(id topics.Identity) (session.Options, func()) {
 			so, optErr := clientOptions(c.Client, "sim-"+string(id.Role)+"-"+id.Name)
 			must(optErr) // checked above
@@ -119,14 +126,13 @@ func runSimulate(cmd *cobra.Command, c configs.Config, o simulateOptions) (err e
 	if err != nil {
 		return err
 	}
-	ctx := cmd.Context()
 	if o.length > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.length)
+		ctx, cancel = context.WithTimeoutCause(ctx, o.length, errOver)
 		defer cancel()
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: %d machines from %s on, at %gx\n", len(sim.city.Machines()), start.In(zone).Format("2006-01-02 15:04 MST"), o.speed)
-	err = errors.Join(sim.run(ctx), sim.close())
+	err = errors.Join(sim.run(ctx), sim.close(), beats.verdict(c.Client.Server, c.Client.Username))
 	stats := sim.city.Stats()
 	if o.asJSON {
 		return errors.Join(err, json.NewEncoder(cmd.OutOrStdout()).Encode(stats))

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/farebeat/farebeat/broker"
+	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/expect/gtfs"
+	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/store"
+)
+
+// namedFile is a file that a key of the configuration names.
+type namedFile struct {
+	key, path string
+	secret    bool // only its owner may read or write it
+	// read reads it as the command does that needs it. Its error names the path.
+	read func() error
+	// absent is asked where there is no such file; nil: that is an error.
+	absent func() error
+}
+
+// checkFiles reads every file that the configuration names, and returns a *configs.Error with a line for each that is
+// missing, unreadable, open to others although it is a secret, or not what it should be.
+func checkFiles(ctx context.Context, c configs.Config) error {
+	var problems []string
+	for _, f := range namedFiles(ctx, c) {
+		if err := f.check(); err != nil {
+			problems = append(problems, fmt.Sprintf("%s: %s", f.key, err))
+		}
+	}
+	if len(problems) > 0 {
+		return usageError(&configs.Error{Problems: problems})
+	}
+	return nil
+}
+
+func (f namedFile) check() error {
+	info, err := os.Stat(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && f.absent != nil:
+		return f.absent()
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: there is no such file; put it there, or name another one", f.path)
+	case err != nil:
+		return fmt.Errorf("%w; make it readable for the user who runs farebeat", err)
+	}
+	if f.secret {
+		if err := checkSecret(f.path, info); err != nil {
+			return err
+		}
+	}
+	err = f.read()
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; make it readable for the user who runs farebeat", err)
+	case err != nil && !strings.Contains(err.Error(), f.path):
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	return err
+}
+
+// namedFiles lists the files of the keys that are set, in the order of configs/farebeat.yaml.
+func namedFiles(ctx context.Context, c configs.Config) []namedFile {
+	zone, err := time.LoadLocation(c.TimeZone)
+	must(err) // validated by configs
+	var files []namedFile
+	add := func(key, path string, secret bool, read func() error) {
+		if path != "" {
+			files = append(files, namedFile{key: key, path: path, secret: secret, read: read})
+		}
+	}
+	for i, l := range c.Broker.Listeners {
+		key := fmt.Sprintf("broker.listeners[%d]", i)
+		add(key+".cert_file", l.CertFile, false, func() error { return readOnly(os.ReadFile(l.CertFile)) })
+		add(key+".key_file", l.KeyFile, true, func() error { return readPair(l) })
+	}
+	add("broker.users_file", c.Broker.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
+	add("fleet.gtfs", c.Fleet.GTFS, false, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
+	add("fleet.expected_file", c.Fleet.ExpectedFile, false, func() error { return readOnly(readExpected(c.Fleet.ExpectedFile, zone)) })
+	add("fleet.rules_file", c.Fleet.RulesFile, false, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
+	add("fleet.master_key_file", masterKeyPath(c), true, func() error { return readOnly(keys.Load(masterKeyPath(c))) })
+	files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }
+	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
+	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(readAuthorities(c.Client.CAFile)) })
+	add("machine.key_file", c.Machine.KeyFile, true, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
+	return files
+}
+
+// readOnly drops what was read.
+func readOnly[T any](_ T, err error) error { return err }
+
+// readPair reads a listener's key with its certificate. What is wrong with the certificate file alone is told under its
+// own key.
+func readPair(l configs.Listener) error {
+	if _, err := os.ReadFile(l.CertFile); err != nil {
+		return readOnly(os.ReadFile(l.KeyFile))
+	}
+	if _, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile); err != nil {
+		return fmt.Errorf("%s with certificate %s: %w", l.KeyFile, l.CertFile, err)
+	}
+	return nil
+}
+
+// absentMaster says whether `farebeat serve` would make the master key that is not there.
+func absentMaster(ctx context.Context, c configs.Config) error {
+	path := masterKeyPath(c)
+	if c.Fleet.MasterKeyFile != "" {
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return fmt.Errorf("%s: there is no such file, and `farebeat serve` makes one only in a folder that is there: %w", path, err)
+		}
+	}
+	if _, err := os.Stat(storePath(c.Data)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	db, err := store.Open(ctx, storePath(c.Data), store.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	return errors.Join(keyIsLost(ctx, path, db), db.Close())
+}
