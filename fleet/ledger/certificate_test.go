@@ -394,6 +394,11 @@ func TestTheTailOfAnotherDay(t *testing.T) {
 			t.Errorf("oldest %q: %+v, %v", oldest, c.Certificate, err)
 		}
 	}
+	// It holds one of the two, from the 14th: the other is gone, and may be of any day.
+	gone := ledger.Declaration{At: h.clock, Epochs: map[uint32]uint32{1: 5}, Pending: 1, OldestPending: time.Date(2018, 6, 14, 0, 0, 0, 0, time.UTC)}
+	if c, _, err := h.certifier(ledger.Declarations{"m": gone}).Certify(context.Background(), "m", "2018-06-12"); err != nil || c.Missing != 2 || c.Complete {
+		t.Errorf("with a part of the tail gone: %+v, %v", c.Certificate, err)
+	}
 	// An epoch that only the machine speaks of may be of the day too.
 	d := ledger.Declaration{At: h.clock, Epochs: map[uint32]uint32{1: 3, 2: 4}, Pending: 4}
 	c, _, err := h.certifier(ledger.Declarations{"m": d}).Certify(context.Background(), "m", "2018-06-12")

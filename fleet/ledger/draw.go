@@ -17,6 +17,7 @@ type drawer struct {
 	days      []Day // of the date, by epoch and currency
 	bad       unreadable
 	conflicts map[uint32]map[uint32]uint64 // by epoch and seq
+	held      bool // the machine may still hold all that it wrote beyond what is here
 	hash      schemas.RecordsHash
 	sums      []Money
 }
@@ -36,6 +37,7 @@ func (d *drawer) draw(v View) (*schemas.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.held = d.declared.holdsTails(withDeclared(statuses, d.declared))
 	c := &schemas.Certificate{Machine: d.machine, ServiceDate: d.date, Epochs: []schemas.CertifiedEpoch{}}
 	d.hash = schemas.NewRecordsHash()
 	for _, day := range joinCurrencies(d.days) {
@@ -94,7 +96,7 @@ func (d *drawer) epoch(v View, c *schemas.Certificate, day Day, status EpochStat
 		Epoch: day.Epoch, First: day.First, Last: day.Last, Records: day.Records, CompleteTo: min(status.CompleteTo, day.Last),
 	}
 	for _, g := range allGaps(d.machine, status, d.declared) {
-		if !g.mayBeOf(d.declared)(day) {
+		if !g.mayBeOf(d.declared, d.held)(day) {
 			continue
 		}
 		d.bad.judge(d.declared, d.known, &g)
@@ -140,7 +142,7 @@ func (d *drawer) declare(c *schemas.Certificate, statuses []EpochStatus) {
 	newest, last := d.declared.newest()
 	c.Declared = &schemas.DeclaredJournal{At: d.declared.At, Epoch: newest, LastSeq: last, Pending: d.declared.Pending}
 	for _, e := range withDeclared(statuses, d.declared) {
-		if e.Highest == 0 && d.declared.tailIn(d.date) {
+		if e.Highest == 0 && (!d.held || d.declared.tailIn(d.date)) {
 			c.Missing += uint64(d.declared.Epochs[e.Epoch])
 		}
 	}

@@ -210,8 +210,8 @@ func (g Gap) between(days []Day) (from, to string) {
 
 // mayBeOf returns whether numbers of the gap may belong to a day: those that are between, next before or next
 // after its records.
-func (g Gap) mayBeOf(d Declaration) func(Day) bool {
+func (g Gap) mayBeOf(d Declaration, held bool) func(Day) bool {
 	return func(day Day) bool {
-		return day.Epoch == g.Epoch && g.Overlaps(Span{day.First, day.Last}.Around()) && (!g.Tail || d.tailIn(day.ServiceDate))
+		return day.Epoch == g.Epoch && g.Overlaps(Span{day.First, day.Last}.Around()) && (!g.Tail || !held || d.tailIn(day.ServiceDate))
 	}
 }

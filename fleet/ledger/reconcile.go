@@ -154,11 +154,17 @@ func (r *reconciler) of(machine string) error {
 func (r *reconciler) begin(machine string) error {
 	d, known := r.declared[machine]
 	var days []Day
+	var held bool
 	err := r.ledger.store.View(r.ctx, func(v View) (err error) {
 		days = nil
 		if r.gaps, err = gapsOf(v, machine, Filter{}, d, known); err != nil {
 			return err
 		}
+		epochs, err := epochStatuses(v, machine)
+		if err != nil {
+			return err
+		}
+		held = d.holdsTails(withDeclared(epochs, d))
 		return v.Days(machine, r.filter.From, r.filter.To, func(day Day) error {
 			days = append(days, day)
 			return nil
@@ -172,7 +178,7 @@ func (r *reconciler) begin(machine string) error {
 		}
 		for _, day := range joinCurrencies(days[:n]) {
 			for _, g := range r.gaps {
-				if g.mayBeOf(d)(day) {
+				if g.mayBeOf(d, held)(day) {
 					r.on(day.ServiceDate).Declared += g.Len()
 				}
 			}
