@@ -17,7 +17,7 @@ type drawer struct {
 	days      []Day // of the date, by epoch and currency
 	bad       unreadable
 	conflicts map[uint32]map[uint32]uint64 // by epoch and seq
-	held      bool // the machine may still hold all that it wrote beyond what is here
+	held      bool                         // the machine may still hold all that it wrote beyond what is here
 	hash      schemas.RecordsHash
 	sums      []Money
 }
