@@ -35,7 +35,11 @@ func (s *state) commanded(now time.Time, c schemas.Command) []effect {
 	t := s.task(now, c.Machine)
 	t.commands = append(t.commands, c)
 	t.due = now
-	return []effect{s.answer(now, c.ID, schemas.CommandWaiting, "The gateway looks for the machine.", nil)}
+	text := "The gateway looks for the machine."
+	if _, ok := s.tickets[c.Machine]; !ok {
+		text = "The gateway waits for the fleet's ticket for the machine; it looks for the machine as soon as it has one."
+	}
+	return []effect{s.answer(now, c.ID, schemas.CommandWaiting, text, nil)}
 }
 
 // answer remembers the latest result of a command and publishes it.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/edge/ble"
+	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
 )
 
@@ -236,5 +237,26 @@ func TestProgressKeepsRetriesShort(t *testing.T) {
 		if wait := p.s.tasks["m-1"].due.Sub(p.now); wait != want {
 			t.Errorf("after losing %d links that brought %d records each it waits %s, want %s", 11, read, wait, want)
 		}
+	}
+}
+
+func TestACommandThatWaitsForATicketSaysSo(t *testing.T) {
+	p := quietScript(t)
+	c := schemas.Command{ID: "c-1", Verb: schemas.VerbCollect, Machine: "m-1", ExpiresAt: p.now.Add(time.Minute)}
+	texts := func() (all string) {
+		for _, e := range p.out {
+			if r, ok := e.(publishResult); ok {
+				all += string(r.result.State) + " " + r.result.Text
+			}
+		}
+		return all
+	}
+	p.out = p.s.step(p.now, commanded{c})
+	if got := texts(); !strings.Contains(got, "WAITING") || !strings.Contains(got, "ticket") {
+		t.Errorf("at first: %s", got)
+	}
+	p.later(2 * time.Minute)
+	if got := texts(); !strings.Contains(got, "FAILED") || !strings.Contains(got, "no ticket for the machine came from the fleet") {
+		t.Errorf("at its end: %s", got)
 	}
 }
