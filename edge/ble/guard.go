@@ -52,7 +52,8 @@ func (g *centralGuard) in(p []byte) (pass bool, answer []byte, err error) {
 		if len(p) < attHeader {
 			return false, nil, malformed(p)
 		}
-		return slices.Contains(g.subscribed, le16(p[1:])), nil, nil
+		// While a request waits, a machine has no reason to notify, and go-ble's client would wait with its lock held.
+		return g.pending == 0 && slices.Contains(g.subscribed, le16(p[1:])), nil, nil
 	case opcode == attIndication:
 		return false, []byte{attConfirmation}, nil // nobody asked for it; unconfirmed, it would cost the link
 	case isRequest(opcode):

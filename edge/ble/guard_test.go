@@ -73,9 +73,9 @@ func TestCentralGuard(t *testing.T) {
 	}
 	const pass, drop, end = "pass", "drop", "end"
 	for name, tc := range map[string]struct {
-		asked, in []byte
-		want      string
-		answer    []byte
+		asked, answered, in []byte
+		want                string
+		answer              []byte
 	}{
 		"the answer":                          {asked: []byte{attReadRequest, 3, 0}, in: []byte{attReadResponse, 1}, want: pass},
 		"an empty value":                      {asked: []byte{attReadRequest, 3, 0}, in: []byte{attReadResponse}, want: pass},
@@ -93,8 +93,9 @@ func TestCentralGuard(t *testing.T) {
 		"a command":                           {in: []byte{attWriteCommand, 3, 0, 1}, want: drop},
 		"a notification nobody wants":         {in: []byte{attNotification, 4, 0, 1}, want: drop},
 		"a notification before subscription":  {asked: []byte{attWriteRequest, 8, 0, 1, 0}, in: []byte{attNotification, 5, 0, 1}, want: drop},
-		"a notification":                      {asked: []byte{attWriteRequest, 6, 0, 1, 0}, in: []byte{attNotification, 5, 0, 1}, want: pass},
-		"a notification without a value":      {asked: []byte{attWriteRequest, 6, 0, 1, 0}, in: []byte{attNotification, 5, 0}, want: pass},
+		"a notification":                      {asked: []byte{attWriteRequest, 6, 0, 1, 0}, answered: []byte{attWriteResponse}, in: []byte{attNotification, 5, 0, 1}, want: pass},
+		"a notification without a value":      {asked: []byte{attWriteRequest, 6, 0, 1, 0}, answered: []byte{attWriteResponse}, in: []byte{attNotification, 5, 0}, want: pass},
+		"a notification in between":           {asked: []byte{attWriteRequest, 6, 0, 1, 0}, in: []byte{attNotification, 5, 0, 1}, want: drop},
 		"half a notification":                 {asked: []byte{attWriteRequest, 6, 0, 1, 0}, in: []byte{attNotification, 5}, want: end},
 		"a write response with a value":       {asked: []byte{attWriteRequest, 6, 0, 1, 0}, in: []byte{attWriteResponse, 1}, want: end},
 		"characteristics":                     {asked: readByType, in: chars([3]byte{5, 2, 6}, [3]byte{8, 2, 9}), want: pass},
@@ -118,6 +119,11 @@ func TestCentralGuard(t *testing.T) {
 			g.subscribe(6, 5)
 			if tc.asked != nil {
 				g.out(tc.asked)
+			}
+			if tc.answered != nil {
+				if ok, _, err := g.in(tc.answered); !ok || err != nil {
+					t.Fatalf("the answer: %t, %v", ok, err)
+				}
 			}
 			ok, answer, err := g.in(tc.in)
 			got := drop

@@ -368,7 +368,22 @@ func begin(t testing.TB, c Credentials) (*noise.HandshakeState, []byte) {
 
 // FuzzMachine is a hostile gateway: what it writes before the handshake, and, as one that has a ticket, requests of any bytes.
 func FuzzMachine(f *testing.F) {
-	good := append([]byte{0xc0}, helloOf(f, credentials(f))...)
+	// The same in every process of the fuzzer.
+	at := time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)
+	sealed, err := schemas.SealTicket(testKey(), bytes.NewReader(repeat(1, 12)), testGrant(7, at, 24*time.Hour))
+	if err != nil {
+		f.Fatal(err)
+	}
+	fixed := Credentials{Machine: "m1", Sealed: sealed}
+	state, err := shake(true, bytes.NewReader(repeat(2, 32)), encodeInfo(ble.IDHint("m1")), fixed.Sealed, fixed.Secret)
+	if err != nil {
+		f.Fatal(err)
+	}
+	first, _, _, err := state.WriteMessage(nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := append([]byte{0xc0}, hello{Major, suiteNoise, sealed, first}.encode()...)
 	f.Add(good, byte(2), false, []byte{1, 0, opStatus})
 	f.Add([]byte{0xc0, typeHello, 1, 1, 255, 255}, byte(2), false, []byte{})
 	f.Add([]byte{0xc0, 1}, byte(5), true, append([]byte{2, 0, opReport, operatorGreaterOrEqual}, appendU32(nil, 3, 1, 5)...))
