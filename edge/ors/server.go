@@ -185,6 +185,9 @@ func (s *server) take(ctx context.Context, in input) error {
 		}
 		return s.hello(ctx, m)
 	}
+	if in.char != ble.CharControl && in.char != ble.CharCredit {
+		return ErrFormat // nothing else is written
+	}
 	kind, body, done, err := s.in[in.char].take(in.value)
 	if err != nil || !done {
 		return err

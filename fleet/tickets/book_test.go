@@ -339,7 +339,9 @@ func TestTicketsUnderAllThatCanHappen(t *testing.T) {
 		r.Repeat(map[string]func(*rapid.T){
 			"fault":  func(*rapid.T) { p := draw(); clear(p.Machine); d.faults[p] = "F" }, // or it moves
 			"closed": func(*rapid.T) { clear(draw().Machine) },
-			"time":   func(r *rapid.T) { real = real.Add(time.Duration(rapid.Int64Range(1, int64(validity/4)).Draw(r, "passes"))) },
+			"time": func(r *rapid.T) {
+				real = real.Add(time.Duration(rapid.Int64Range(1, int64(validity/4)).Draw(r, "passes")))
+			},
 			"clock": func(r *rapid.T) {
 				offset = rapid.SampledFrom([]time.Duration{0, 365 * 24 * time.Hour, -365 * 24 * time.Hour, time.Second}).Draw(r, "offset")
 			},
