@@ -41,7 +41,7 @@ type Engine struct {
 	decoders sync.Pool // of *schemas.HeartbeatDecoder, which are not safe for concurrent use
 
 	states   map[string]rules.RouteState
-	platform rules.PlatformState
+	causes   rules.CauseState
 	roster   []string
 	rostered gtfs.Date // the local date that roster is for
 
@@ -102,8 +102,10 @@ func (e *Engine) Round(now time.Time, more []faults.Input) Round {
 	e.setRoster(now)
 	r := Round{At: now, Transitions: e.presence.Tick(now), Blind: e.presence.Blind(now)}
 	inputs := append([]faults.Input(nil), more...)
-	r.Routes, inputs = e.checkRoutes(now, r.Blind, inputs)
-	inputs = e.checkMachines(now, r.Blind, inputs)
+	l := e.survey(now, r.Blind)
+	inputs = e.checkCauses(&l, inputs)
+	r.Routes, inputs = e.checkRoutes(&l, inputs)
+	inputs = e.checkMachines(&l, inputs)
 	r.Changes = e.book.Apply(now, inputs)
 	return r
 }
@@ -120,54 +122,106 @@ func (e *Engine) setRoster(now time.Time) {
 	e.board.SetRoster(now, e.roster)
 }
 
-func (e *Engine) checkRoutes(now time.Time, blind bool, inputs []faults.Input) ([]RouteView, []faults.Input) {
-	rows := e.board.Rows(now)
-	missing := e.presence.Missing(MaxMissing)
+// look is what one round sees and decides before faults hear of it.
+type look struct {
+	now    time.Time
+	blind  bool
+	survey presence.Survey
+	wanted []presence.View // machines that a rule could concern, and those that have a fault
+	causes rules.Causes
+	silent map[string]bool // routes that are wholly silent
+}
+
+// survey looks at every machine once, and finds what those lost together have in common.
+func (e *Engine) survey(now time.Time, blind bool) look {
+	l := look{now: now, blind: blind, silent: map[string]bool{}}
+	q := e.cfg.Rules.Question(e.causes)
+	q.Names = MaxMissing
+	q.Want = func(b *presence.Brief) bool {
+		in := rules.MachineInput{Silence: b.Silence, RunState: b.Run, Fault: b.Fault, Pending: b.Pending, Skew: b.Skew}
+		if b.Parked {
+			in.Silence = 0
+		}
+		return e.cfg.Rules.Attention(&in)
+	}
+	wanted := map[string]bool{}
+	l.survey = e.presence.Survey(q, func(v presence.View) {
+		l.wanted = append(l.wanted, v)
+		wanted[v.Machine] = true
+	})
+	for machine := range e.book.Machines() {
+		if v, ok := e.presence.View(machine); ok && !wanted[machine] {
+			l.wanted = append(l.wanted, v)
+		}
+	}
+	e.causes, l.causes = e.cfg.Rules.EvaluateCauses(now, &l.survey, blind, e.causes)
+	return l
+}
+
+// checkCauses says what is one fault of many machines. A cause of which the rules know nothing any more is over.
+func (e *Engine) checkCauses(l *look, inputs []faults.Input) []faults.Input {
+	told := map[faults.Subject]bool{}
+	for _, v := range l.causes.Verdicts {
+		told[v.Subject] = true
+		inputs = append(inputs, faults.CauseCheck{
+			Subject: v.Subject, Verdict: v.Verdict, Lost: v.Lost, Known: v.Known, Blind: l.blind,
+			Context: faults.Context{Under: v.Under, Explained: v.Explained, Maintenance: e.cfg.Rules.Maintenance(l.now, rules.PlaceOf(v.Subject))},
+		})
+	}
+	for _, s := range e.book.Causes() {
+		if !told[s] {
+			inputs = append(inputs, faults.CauseCheck{
+				Subject: s, Blind: l.blind, Known: l.survey.All.Known, Lost: l.survey.All.Lost,
+				Verdict: faults.Verdict{Kind: faults.CauseKind(s), Reason: "The machines that were lost together are heard again."},
+			})
+		}
+	}
+	return inputs
+}
+
+func (e *Engine) checkRoutes(l *look, inputs []faults.Input) ([]RouteView, []faults.Input) {
+	rows := e.board.Rows(l.now)
+	missing := l.survey.Names
 	views := make([]RouteView, len(rows))
 	for i, row := range rows {
-		exp, _ := e.cfg.Expect.Expect(row.Route, now)
+		exp, _ := e.cfg.Expect.Expect(row.Route, l.now)
 		in := rules.RouteInput{
 			Route: row.Route, Online: row.Online, Known: row.Known, Late: row.Late,
 			Expected: exp.Expected, ExpectedNow: exp.Now, Lowest: exp.Lowest, Source: exp.Source,
-			Blind: blind,
+			Blind: l.blind,
 		}
 		if row.Known > 0 && row.Heard {
 			in.AllSilentFor = row.SilentFor
 		}
-		state, verdict := e.cfg.Rules.EvaluateRoute(now, in, e.states[row.Route])
+		state, verdict := e.cfg.Rules.EvaluateRoute(l.now, in, e.states[row.Route])
 		e.states[row.Route] = state
 		row.Expected, row.Threshold = exp.Expected, verdict.Threshold
 		e.thresholds[row.Route] = verdict.Threshold
 		slices.Sort(missing[row.Route])
 		views[i] = RouteView{RouteMinute: row, Expectation: exp, Verdict: verdict, Missing: missing[row.Route]}
-		inputs = append(inputs, faults.RouteCheck{Route: row.Route, Verdict: verdict, Online: row.Online, Expected: exp.Expected, Blind: blind})
+		l.silent[row.Route] = verdict.Firing && verdict.Kind == faults.RouteSilent
+		under, explained := l.causes.Routes[row.Route]
+		inputs = append(inputs, faults.RouteCheck{
+			Route: row.Route, Verdict: verdict, Online: row.Online, Expected: exp.Expected, Blind: l.blind,
+			Context: faults.Context{Under: under, Explained: explained, Maintenance: e.cfg.Rules.Maintenance(l.now, rules.Place{Route: row.Route})},
+		})
 	}
 	return views, inputs
 }
 
-// checkMachines applies the machine rules to those that any rule could concern and to those
-// that have a fault, and the platform rule to all together.
-func (e *Engine) checkMachines(now time.Time, blind bool, inputs []faults.Input) []faults.Input {
-	platform := rules.PlatformInput{Blind: blind}
-	routes := map[string]bool{}
-	e.presence.Each(func(v presence.View) {
-		in := machineInput(v, blind)
-		switch {
-		case e.cfg.Rules.Lost(&in):
-			platform.Missing++
-			routes[v.Route] = true
-		case v.State != schemas.Parked && v.State != schemas.OutOfService:
-			platform.Online++
+// checkMachines applies the machine rules to those that any rule could concern and to those that have a fault.
+func (e *Engine) checkMachines(l *look, inputs []faults.Input) []faults.Input {
+	for _, v := range l.wanted {
+		check := e.machineCheck(v, e.cfg.Rules.EvaluateMachine(l.now, machineInput(v, l.blind)), l.blind)
+		place := rules.Place{Machine: v.Machine, Route: v.Route, Vehicle: v.Vehicle, Depot: v.Depot}
+		check.Context.Maintenance = e.cfg.Rules.Maintenance(l.now, place)
+		check.Context.Under, check.Context.Explained = e.causes.Explains(v.Vehicle, v.Depot, v.Network, v.Firmware)
+		if !check.Context.Explained && l.silent[v.Route] {
+			check.Context.Under, check.Context.Explained = faults.Subject{Route: v.Route}, true
 		}
-		if !e.cfg.Rules.Attention(&in) && !e.book.Concerns(v.Machine) {
-			return
-		}
-		inputs = append(inputs, e.machineCheck(v, e.cfg.Rules.EvaluateMachine(now, in), blind))
-	})
-	platform.Routes = len(routes)
-	var verdict rules.Verdict
-	e.platform, verdict = e.cfg.Rules.EvaluatePlatform(now, platform, e.platform)
-	return append(inputs, faults.PlatformCheck{Verdict: verdict, Online: platform.Online, Expected: max(platform.Online, e.platform.Before), Blind: blind})
+		inputs = append(inputs, check)
+	}
+	return inputs
 }
 
 func machineInput(v presence.View, blind bool) rules.MachineInput {
@@ -179,7 +233,7 @@ func machineInput(v presence.View, blind bool) rules.MachineInput {
 
 func (e *Engine) machineCheck(v presence.View, verdicts []rules.Verdict, blind bool) faults.MachineCheck {
 	check := faults.MachineCheck{
-		Machine: v.Machine, Route: v.Route, State: v.State, LastHeartbeat: v.LastHeartbeat,
+		Machine: v.Machine, Route: v.Route, Depot: v.Depot, Network: v.Network, Firmware: v.Firmware, State: v.State, LastHeartbeat: v.LastHeartbeat,
 		Vehicle: dispatch.Carrier(dispatch.Whereabouts{Vehicle: v.Vehicle, SeenBy: v.SeenBy}, e.gatewayThere),
 		Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency, Epoch: v.Epoch, LastSeq: v.LastSeq,
 		Verdicts: verdicts, Blind: blind,
@@ -254,7 +308,7 @@ type Memory struct {
 
 // Remember returns what Recall takes, but for the faults, which are saved as they change.
 func (e *Engine) Remember(now time.Time) (Memory, error) {
-	states, err := json.Marshal(rules.States{Routes: e.states, Platform: e.platform})
+	states, err := json.Marshal(rules.States{Routes: e.states, Causes: e.causes})
 	if err != nil {
 		return Memory{}, fmt.Errorf("remember the states of rules: %w", err)
 	}
@@ -275,7 +329,7 @@ func (e *Engine) Recall(now time.Time, m Memory) error {
 		var states rules.States
 		err := json.Unmarshal(m.Rules, &states)
 		if err == nil {
-			e.states, e.platform = states.Routes, states.Platform
+			e.states, e.causes = states.Routes, states.Causes
 		}
 		problems = append(problems, err)
 	}

@@ -106,6 +106,10 @@ type FaultEvent struct {
 	Route     string         `json:"route,omitempty"`
 	Machine   string         `json:"machine,omitempty"`
 	Vehicle   string         `json:"vehicle,omitempty"`
+	Depot     string         `json:"depot,omitempty"`   // of a fault of all its machines, as are the two that follow
+	Network   string         `json:"network,omitempty"` // mobile network
+	Firmware  string         `json:"fw,omitempty"`      // version
+	Service   string         `json:"service,omitempty"` // part of Farebeat itself
 	Reason    string         `json:"reason"`
 }
 

@@ -32,5 +32,7 @@ type Heartbeat struct {
 	LastSeq       uint32     `json:"last_seq,omitempty"`       // last transaction written in Epoch, 0 for none
 	Epoch         uint32     `json:"epoch,omitempty"`          // grows when the counter is reset
 	Firmware      string     `json:"fw,omitempty"`
-	Fault         string     `json:"fault,omitempty"` // the machine's own fault code
+	Depot         string     `json:"depot,omitempty"`   // where its vehicle is stabled, 1 to 64 characters
+	Network       string     `json:"network,omitempty"` // mobile network of its SIM, such as the MCC and MNC 31026, 1 to 64 characters
+	Fault         string     `json:"fault,omitempty"`   // the machine's own fault code
 }

@@ -110,6 +110,12 @@ func (d *HeartbeatDecoder) member(key []byte, hb *Heartbeat) (name string, bit u
 	case "fw":
 		hb.Firmware = d.str()
 		return "fw", 1 << 13
+	case "depot":
+		hb.Depot = d.str()
+		return "depot", 1 << 15
+	case "network":
+		hb.Network = d.str()
+		return "network", 1 << 16
 	case "fault":
 		hb.Fault = d.str()
 		return "fault", 1 << 14
@@ -160,6 +166,8 @@ func AppendHeartbeat(dst []byte, hb *Heartbeat) []byte {
 	dst = appendCount(dst, `,"last_seq":`, hb.LastSeq)
 	dst = appendCount(dst, `,"epoch":`, hb.Epoch)
 	dst = appendOptional(dst, `,"fw":`, hb.Firmware)
+	dst = appendOptional(dst, `,"depot":`, hb.Depot)
+	dst = appendOptional(dst, `,"network":`, hb.Network)
 	dst = appendOptional(dst, `,"fault":`, hb.Fault)
 	return append(dst, '}')
 }

@@ -137,6 +137,8 @@ func (h *Heartbeat) Validate() error {
 		c.time("oldest_pending", *h.OldestPending)
 	}
 	c.text("fw", h.Firmware, 0, 64)
+	c.text("depot", h.Depot, 0, 64)
+	c.text("network", h.Network, 0, 64)
 	c.text("fault", h.Fault, 0, 64)
 	return c.err
 }
@@ -361,6 +363,10 @@ func (f *FaultEvent) check(c *checker) {
 	c.optionalID("data.route", f.Route)
 	c.optionalID("data.machine", f.Machine)
 	c.optionalID("data.vehicle", f.Vehicle)
+	c.text("data.depot", f.Depot, 0, 64)
+	c.text("data.network", f.Network, 0, 64)
+	c.text("data.fw", f.Firmware, 0, 64)
+	c.text("data.service", f.Service, 0, 64)
 }
 
 // Validate implements Message.

@@ -104,7 +104,7 @@ func largestMessages(t *testing.T) map[topics.Kind]schemas.Message {
 		topics.Report:        &schemas.Report{ID: id, At: at, Machine: id, Route: id, Vehicle: id, Text: sentence, By: id},
 		topics.Command:       &schemas.Command{ID: id, At: at, By: id, Verb: schemas.VerbCollect, Machine: id, ExpiresAt: at},
 		topics.CommandResult: &schemas.CommandResult{ID: id, AsOf: at, State: schemas.CommandFinished, Text: sentence, Detail: json.RawMessage(`{"machine":"` + sentence + `"}`)},
-		topics.Event:         event(schemas.FaultEvent{Fault: id, Change: "acknowledged", Kind: id, Severity: schemas.Critical, Condition: schemas.Recovering, Attention: schemas.Acknowledged, Route: id, Machine: id, Vehicle: id, Reason: sentence}),
+		topics.Event:         event(schemas.FaultEvent{Fault: id, Change: "acknowledged", Kind: id, Severity: schemas.Critical, Condition: schemas.Recovering, Attention: schemas.Acknowledged, Route: id, Machine: id, Vehicle: id, Depot: id, Network: id, Firmware: id, Service: id, Reason: sentence}),
 		topics.Fleet:         &schemas.Fleet{AsOf: at, Status: schemas.ConnectionBroken, Since: at, Session: 1<<64 - 1},
 	}
 }

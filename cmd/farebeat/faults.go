@@ -76,18 +76,20 @@ ended and nobody saw, with --all every one. Times are those of the configuration
 
 // faultLine is one fault for a person, who asks first which vehicle it is.
 func faultLine(f faults.Fault, zone *time.Location) string {
-	subject := "platform"
-	switch {
-	case f.Subject.Machine != "":
-		subject = "machine " + f.Subject.Machine
+	subject := f.Subject.String()
+	if f.Subject.Machine != "" {
 		if m := f.Machine; m != nil && m.Vehicle != "" {
 			subject = "vehicle " + m.Vehicle + ", " + subject
 		}
 		if m := f.Machine; m != nil && m.Route != "" {
 			subject += " on route " + m.Route
 		}
-	case f.Subject.Route != "":
-		subject = "route " + f.Subject.Route
+	}
+	if f.Parent != "" {
+		subject += " (under " + f.Parent + ")"
+	}
+	if f.Maintenance != "" {
+		subject += " (in maintenance: " + f.Maintenance + ")"
 	}
 	return fmt.Sprintf("%s  %s  %-10s %-8s %s: %s: %s", f.ID, f.OpenedAt.In(zone).Format(faultTime), f.Condition, f.Severity, subject, f.Kind, f.Reason)
 }

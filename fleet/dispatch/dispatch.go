@@ -135,11 +135,9 @@ func rank(s schemas.Severity) int {
 // long as Patience; of the others each burst is spread. The order within a burst is by id, which
 // never changes: a gateway that was told to collect is not called back.
 func (d *Dispatcher) collecting(now time.Time, open []faults.Fault, chosen map[string]faults.Fault) map[string]bool {
-	parents := map[string]time.Time{}
+	byID := make(map[string]faults.Fault, len(open))
 	for _, f := range open {
-		if f.Kind == faults.Platform {
-			parents[f.ID] = f.OpenedAt
-		}
+		byID[f.ID] = f
 	}
 	type due struct {
 		f    faults.Fault
@@ -148,8 +146,15 @@ func (d *Dispatcher) collecting(now time.Time, open []faults.Fault, chosen map[s
 	var all []due
 	for _, f := range chosen {
 		from := f.OpenedAt
-		if opened, ok := parents[f.Parent]; ok {
-			from = latest(from, opened.Add(d.cfg.Patience))
+		p, ok := byID[f.Parent]
+		for range generations {
+			if !ok {
+				break
+			}
+			if p.Kind.Storm() {
+				from = latest(from, p.OpenedAt.Add(d.cfg.Patience))
+			}
+			p, ok = byID[p.Parent]
 		}
 		all = append(all, due{f, from})
 	}
@@ -172,6 +177,9 @@ func (d *Dispatcher) collecting(now time.Time, open []faults.Fault, chosen map[s
 	}
 	return out
 }
+
+// generations bounds the parents of a fault: a machine's route, vehicle or depot, network, platform.
+const generations = 5
 
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {

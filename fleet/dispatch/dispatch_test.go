@@ -248,11 +248,19 @@ func TestABurstIsSpread(t *testing.T) {
 
 func TestChildrenWaitForTheirParent(t *testing.T) {
 	b := faults.NewBook(faults.Policy{})
-	in := []faults.Input{faults.PlatformCheck{Verdict: faults.Verdict{Kind: faults.Platform, Firing: true, Reason: "many"}, Expected: 60}}
+	network := faults.Subject{Network: "26201"}
+	in := []faults.Input{
+		faults.CauseCheck{Subject: network, Verdict: faults.Verdict{Kind: faults.NetworkLost, Firing: true, Reason: "many"}, Known: 60},
+		faults.RouteCheck{Route: "36", Verdict: faults.Verdict{Kind: faults.RouteSilent, Firing: true}, Context: faults.Context{Under: network, Explained: true}},
+	}
 	for i := range 30 {
+		of := network
+		if i%2 == 1 {
+			of = faults.Subject{Route: "36"} // its grandparent is the network
+		}
 		in = append(in, faults.MachineCheck{
 			Machine: fmt.Sprint("m", i), Vehicle: fmt.Sprint("v", i), State: schemas.Dark,
-			Verdicts: []faults.Verdict{{Kind: faults.MachineSilent, Firing: true}},
+			Verdicts: []faults.Verdict{{Kind: faults.MachineSilent, Firing: true}}, Context: faults.Context{Under: of, Explained: true},
 		})
 	}
 	changes := b.Apply(start, in)
@@ -274,7 +282,7 @@ func TestChildrenWaitForTheirParent(t *testing.T) {
 	if got := collecting(t, d, start.Add(16*time.Minute), b.Open()); got != 30 {
 		t.Errorf("%d gateways collect after the patience is over, want 30", got)
 	}
-	b.Apply(start.Add(time.Minute), []faults.Input{faults.PlatformCheck{Verdict: faults.Verdict{Kind: faults.Platform}, Online: 60}})
+	b.Apply(start.Add(time.Minute), []faults.Input{faults.CauseCheck{Subject: network, Verdict: faults.Verdict{Kind: faults.NetworkLost}, Known: 60}})
 	if got := collecting(t, d, start.Add(time.Minute), b.Open()); got != 30 {
 		t.Errorf("%d gateways collect after the parent closed, want 30", got)
 	}
@@ -310,8 +318,13 @@ func TestEveryKindCanBeTold(t *testing.T) {
 	for _, k := range faults.Kinds() {
 		var in faults.Input = faults.RouteCheck{Route: "36", Verdict: faults.Verdict{Kind: k, Firing: true, Reason: "because"}}
 		switch k.Entry().Family {
-		case faults.FamilyPlatform:
-			in = faults.PlatformCheck{Verdict: faults.Verdict{Kind: k, Firing: true}}
+		case faults.FamilyCause:
+			subject := map[faults.Kind]faults.Subject{
+				faults.VehicleLost: {Vehicle: "x"}, faults.DepotLost: {Depot: "x"}, faults.NetworkLost: {Network: "x"}, faults.FirmwareLost: {Firmware: "x"},
+			}[k]
+			in = faults.CauseCheck{Subject: subject, Verdict: faults.Verdict{Kind: faults.CauseKind(subject), Firing: true}}
+		case faults.FamilyService:
+			in = faults.ServiceCheck{Service: "influx", Verdict: faults.Verdict{Kind: k, Firing: true, Reason: "because"}}
 		case faults.FamilyStore:
 			in = faults.StoreCheck{Verdict: faults.Verdict{Kind: k, Firing: true, Reason: "because"}}
 		case faults.FamilyCustody, faults.FamilyCode, faults.FamilyClock:
@@ -326,7 +339,7 @@ func TestEveryKindCanBeTold(t *testing.T) {
 			t.Errorf("%s: event %v, %v", k, ok, err)
 		}
 		want, lost := d.Want(start, []faults.Fault{changes[0].Fault})
-		if len(lost) != 0 || len(want) != 1 && k != faults.Platform && k != faults.BrokerStore {
+		if len(lost) != 0 || len(want) != 1 && changes[0].Fault.Subject.Machine+changes[0].Fault.Subject.Route != "" {
 			t.Errorf("%s: standing %v, unrouted %v", k, want, lost)
 		}
 	}

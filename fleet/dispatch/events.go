@@ -17,16 +17,17 @@ const (
 )
 
 // Event makes the event of a change, QoS 1 and not retained. false where there is none to be told of: the
-// change only saved the fault, or a parent stands for it, so that one cause is told once. The same change
+// change only saved the fault, or a parent or maintenance explains it, so that one cause is told once. The same change
 // gives the same event, to the byte: consumers deduplicate by source and id.
 func (d *Dispatcher) Event(c faults.Change) (Message, bool, error) {
-	if !c.Told() || c.Fault.Parent != "" {
+	if !c.Told() {
 		return Message{}, false, nil
 	}
 	f, e := c.Fault, c.Event
 	data := schemas.FaultEvent{
 		Fault: f.ID, Change: e.Change, Kind: string(e.Kind), Severity: e.Severity, Condition: e.Condition,
-		Attention: e.Attention, Route: f.Subject.Route, Machine: f.Subject.Machine, Reason: short(e.Reason, maxText),
+		Attention: e.Attention, Route: f.Subject.Route, Machine: f.Subject.Machine, Vehicle: f.Subject.Vehicle,
+		Depot: f.Subject.Depot, Network: f.Subject.Network, Firmware: f.Subject.Firmware, Service: f.Subject.Service, Reason: short(e.Reason, maxText),
 	}
 	if f.Machine != nil {
 		data.Vehicle = f.Machine.Vehicle

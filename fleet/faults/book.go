@@ -1,10 +1,10 @@
 package faults
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"time"
-
-	"github.com/farebeat/farebeat/schemas"
 )
 
 // Book holds the faults that have not ended, and for a while those that closed, so that
@@ -17,10 +17,15 @@ type Book struct {
 	suspects map[string]Fault
 }
 
-// slot is the place of at most one fault.
+// slot is the place of at most one fault: its family and its subject.
 type slot struct {
-	family  Family
-	subject Subject
+	family       Family
+	field, value string // see Subject.name
+}
+
+func slotOf(family Family, s Subject) slot {
+	field, value := s.name()
+	return slot{family, field, value}
 }
 
 // NewBook makes an empty book.
@@ -48,7 +53,7 @@ func (b *Book) Restore(faults []Fault) {
 }
 
 func (b *Book) put(f Fault) {
-	at := slot{f.Family(), f.Subject}
+	at := slotOf(f.Family(), f.Subject)
 	if old := b.faults[at]; old != nil {
 		if old.ID != f.ID {
 			delete(b.byID, old.ID)
@@ -67,7 +72,7 @@ func (b *Book) remove(at slot) {
 	}
 	delete(b.faults, at)
 	delete(b.byID, f.ID)
-	if m := at.subject.Machine; m != "" {
+	if m := f.Subject.Machine; m != "" {
 		if b.machines[m]--; b.machines[m] <= 0 {
 			delete(b.machines, m)
 		}
@@ -79,25 +84,32 @@ func (b *Book) remove(at slot) {
 // is ahead of the store meanwhile, and a crash only takes it back to what was stored.
 func (b *Book) Apply(now time.Time, inputs []Input) []Change {
 	var out []Change
-	for _, first := range []bool{true, false} { // what the platform suffers explains the rest
+	for order := range 3 { // what many suffer explains the rest, and a route its machines
 		for _, in := range inputs {
-			if _, platform := in.(PlatformCheck); platform == first {
+			if orderOf(in) == order {
 				out = append(out, b.apply(now, in)...)
 			}
-		}
-		if first {
-			out = append(out, b.fold(now)...)
 		}
 	}
 	return append(out, b.expire(now)...)
 }
 
+func orderOf(in Input) int {
+	switch in.(type) {
+	case CauseCheck:
+		return 0
+	case RouteCheck:
+		return 1
+	}
+	return 2
+}
+
 func (b *Book) apply(now time.Time, in Input) []Change {
 	switch in := in.(type) {
 	case Attend:
-		return b.stepAt(now, b.byID[in.Fault], in)
+		return b.stepAt(now, b.byID[in.Fault], Subject{}, in)
 	case Abandon:
-		return b.stepAt(now, b.byID[in.Fault], in)
+		return b.stepAt(now, b.byID[in.Fault], Subject{}, in)
 	case RouteCheck:
 		b.suspect(in)
 	case MachineCheck:
@@ -107,7 +119,7 @@ func (b *Book) apply(now time.Time, in Input) []Change {
 	}
 	var out []Change
 	for _, family := range in.families() {
-		out = append(out, b.stepAt(now, slot{family, in.subject()}, in)...)
+		out = append(out, b.stepAt(now, slotOf(family, in.subject()), in.subject(), in)...)
 	}
 	return out
 }
@@ -124,31 +136,28 @@ func (b *Book) suspect(in RouteCheck) {
 }
 
 // stepAt steps the fault of one place, or lets the input begin one there.
-func (b *Book) stepAt(now time.Time, at slot, in Input) []Change {
+func (b *Book) stepAt(now time.Time, at slot, subject Subject, in Input) []Change {
 	held := b.faults[at]
 	if held == nil {
 		if at.family == "" {
 			return nil // no such fault id
 		}
-		held = &Fault{Subject: at.subject, Kind: firstKind(at)}
+		held = &Fault{Subject: subject, Kind: firstKind(at.family, subject)}
 	}
 	if _, person := in.(Attend); held.Ended() && !person && !b.policy.reopenable(now, *held) {
-		held = &Fault{Subject: at.subject, Kind: firstKind(at)}
+		held = &Fault{Subject: held.Subject, Kind: firstKind(at.family, held.Subject)}
 	}
-	next, changes := b.policy.Step(now, *held, in)
+	next, changes := b.policy.Step(now, *held, b.inContext(now, *held, in))
 	if next.ID == "" {
 		return nil
-	}
-	if len(changes) > 0 && changes[0].Event.Change == ChangeOpened {
-		b.adopt(&next, &changes[0].Fault)
 	}
 	b.put(next)
 	return changes
 }
 
 // firstKind is any kind of the family, for a fault that has not begun.
-func firstKind(at slot) Kind {
-	switch at.family {
+func firstKind(family Family, s Subject) Kind {
+	switch family {
 	case FamilyCustody:
 		return MachineReported
 	case FamilyCode:
@@ -159,60 +168,63 @@ func firstKind(at slot) Kind {
 		return RouteReported
 	case FamilyStore:
 		return BrokerStore
+	case FamilyService:
+		return SeriesSink
 	}
-	return Platform
+	return CauseKind(s)
 }
 
-// parent is the platform's fault while it stands.
-func (b *Book) parent() (Fault, bool) {
-	f := b.faults[slot{FamilyPlatform, Subject{}}]
-	if f == nil || f.Ended() || f.Condition == schemas.Abandoned {
-		return Fault{}, false
+// inContext returns the input with the fault that explains its subject.
+func (b *Book) inContext(now time.Time, f Fault, in Input) Input {
+	switch in := in.(type) {
+	case MachineCheck:
+		top, _ := strongest(in.Verdicts, f.Family())
+		in.Context.parent, in.Context.found = b.parent(now, f, top.Kind, in.Context), true
+		return in
+	case RouteCheck:
+		in.Context.parent, in.Context.found = b.parent(now, f, in.Verdict.Kind, in.Context), true
+		return in
+	case CauseCheck:
+		in.Context.parent, in.Context.found = b.parent(now, f, in.Verdict.Kind, in.Context), true
+		return in
 	}
-	return *f, true
+	return in
 }
 
-// adopt puts a fault that opens under the parent that explains it.
-func (b *Book) adopt(copies ...*Fault) {
-	parent, ok := b.parent()
-	for _, f := range copies {
-		if ok && f.Kind.Entry().DependsOn == parent.Kind {
-			f.Parent = parent.ID
+// parent is the id of the fault that explains f, or would if f opened as kind now; empty for none. A parent keeps its
+// children until it ended, and a while longer: they return one after the other.
+func (b *Book) parent(now time.Time, f Fault, kind Kind, c Context) string {
+	begun := f.ID != "" && !f.Ended()
+	if begun && f.Parent != "" {
+		if p, ok := b.faults[b.byID[f.Parent]]; ok && (!p.Ended() || now.Sub(p.ClosedAt) < b.policy.Linger) {
+			return f.Parent
 		}
 	}
-}
-
-// fold puts what opened shortly before a parent under it, and sets free what its parent no
-// longer explains.
-func (b *Book) fold(now time.Time) []Change {
-	parent, standing := b.parent()
-	var out []Change
-	for _, at := range b.slots() {
-		f := b.faults[at]
-		want := ""
-		if standing && f.Kind.Entry().DependsOn == parent.Kind && !f.Ended() && !f.OpenedAt.Before(parent.OpenedAt.Add(-b.policy.FoldBack)) {
-			want = parent.ID
-		}
-		if f.Parent == want {
-			continue
-		}
-		s := step{Policy: b.policy, now: now, fault: f.clone()}
-		s.fault.Parent = want
-		s.tell(ChangeUpdated)
-		next, changes := s.commit(*f)
-		b.put(next)
-		out = append(out, changes...)
+	if begun {
+		kind = f.Kind
 	}
-	return out
+	if !c.Explained || kind.Entry().DependsOn == "" || c.Under == f.Subject {
+		return ""
+	}
+	family := FamilyCause
+	if c.Under.Route != "" {
+		family = FamilyRoute
+	}
+	p := b.faults[slotOf(family, c.Under)]
+	if p == nil || p.Ended() || begun && f.OpenedAt.Before(p.OpenedAt.Add(-b.policy.FoldBack)) {
+		return ""
+	}
+	return p.ID
 }
 
 // expire ends what has an end of its own, and forgets what cannot come back.
 func (b *Book) expire(now time.Time) []Change {
 	var out []Change
-	for _, at := range b.slots() {
-		f := b.faults[at]
+	for at, f := range b.faults {
 		if f.Ended() && !b.policy.reopenable(now, *f) {
-			b.remove(at)
+			if now.Sub(f.ClosedAt) >= b.policy.Linger {
+				b.remove(at)
+			}
 			continue
 		}
 		next, changes := b.policy.Tick(now, *f)
@@ -221,21 +233,16 @@ func (b *Book) expire(now time.Time) []Change {
 			out = append(out, changes...)
 		}
 	}
-	return out
-}
-
-// slots lists the places in a fixed order, so that equal inputs give equal changes.
-func (b *Book) slots() []slot {
-	out := make([]slot, 0, len(b.faults))
-	for at := range b.faults {
-		out = append(out, at)
-	}
-	slices.SortFunc(out, func(x, y slot) int { return Compare(*b.faults[x], *b.faults[y]) })
+	// In a fixed order, so that equal inputs give equal changes.
+	slices.SortFunc(out, func(x, y Change) int { return Compare(x.Fault, y.Fault) })
 	return out
 }
 
 // Concerns reports whether a machine has a fault in the book, so that it needs a MachineCheck.
 func (b *Book) Concerns(machine string) bool { return b.machines[machine] > 0 }
+
+// Machines lists the machines of which Concerns is true, in no order.
+func (b *Book) Machines() iter.Seq[string] { return maps.Keys(b.machines) }
 
 // Get returns a fault in the book by id.
 func (b *Book) Get(id string) (Fault, bool) {
@@ -249,9 +256,21 @@ func (b *Book) Get(id string) (Fault, bool) {
 // Open lists the faults that have not ended, in the order of Store.List.
 func (b *Book) Open() []Fault {
 	out := make([]Fault, 0, len(b.faults))
-	for _, at := range b.slots() {
-		if f := b.faults[at]; !f.Ended() {
+	for _, f := range b.faults {
+		if !f.Ended() {
 			out = append(out, f.clone())
+		}
+	}
+	slices.SortFunc(out, Compare)
+	return out
+}
+
+// Causes lists the subjects of the faults of many machines that have not ended, in no order.
+func (b *Book) Causes() []Subject {
+	var out []Subject
+	for at, f := range b.faults {
+		if at.family == FamilyCause && !f.Ended() {
+			out = append(out, f.Subject)
 		}
 	}
 	return out

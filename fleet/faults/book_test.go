@@ -92,8 +92,24 @@ func TestNumbersMakeFewRevisions(t *testing.T) {
 	}
 }
 
-func platform(firing bool) faults.PlatformCheck {
-	return faults.PlatformCheck{Verdict: faults.Verdict{Kind: faults.Platform, Firing: firing, Reason: "many"}, Online: 10, Expected: 5000}
+func platform(firing bool) faults.CauseCheck { return cause(faults.Subject{}, firing) }
+
+func cause(s faults.Subject, firing bool) faults.CauseCheck {
+	return faults.CauseCheck{Subject: s, Verdict: faults.Verdict{Kind: faults.CauseKind(s), Firing: firing, Reason: "many"}, Lost: 4990, Known: 5000}
+}
+
+// under puts a check under a cause.
+func under[T faults.MachineCheck | faults.RouteCheck | faults.CauseCheck](in T, s faults.Subject) T {
+	c := faults.Context{Under: s, Explained: true}
+	switch in := any(&in).(type) {
+	case *faults.MachineCheck:
+		in.Context = c
+	case *faults.RouteCheck:
+		in.Context = c
+	case *faults.CauseCheck:
+		in.Context = c
+	}
+	return in
 }
 
 func darkMachine(i int) faults.MachineCheck {
@@ -127,44 +143,141 @@ func TestBrokerStore(t *testing.T) {
 	}
 }
 
+// told lists the events that people are told of.
+func told(changes []faults.Change) (out []string) {
+	for _, c := range changes {
+		if c.Told() {
+			out = append(out, c.Fault.Subject.String()+" "+c.Event.Change)
+		}
+	}
+	return out
+}
+
+// A network is lost with a hundred machines and a route: people hear of one fault. The machines come back one by one, nobody hears of that
+// either; three stay away, and stand alone once the network was back for a while.
 func TestOneCauseOneFault(t *testing.T) {
 	b := faults.NewBook(faults.Policy{})
-	b.Apply(at(50*s), []faults.Input{route("36", faults.RouteSilent, true, 0)})
+	network := faults.Subject{Network: "26201"}
+	round := func(after time.Duration, in ...faults.Input) []string { return told(b.Apply(at(after), in)) }
 	var in []faults.Input
 	for i := range 100 {
-		in = append(in, darkMachine(i))
+		in = append(in, under(darkMachine(i), network))
 	}
-	in = append(in, platform(true)) // last, and still first
-	b.Apply(at(75*s), in)
-	parentless := func() (out []faults.Fault) {
-		for _, f := range b.Open() {
-			if f.Parent == "" {
-				out = append(out, f)
+	in = append(in, under(route("36", faults.RouteSilent, true, 0), network), cause(network, true)) // last, and still first
+	if got := round(75*s, in...); !slices.Equal(got, []string{"network 26201 opened"}) {
+		t.Fatalf("told of %v", got)
+	}
+	if n := len(b.Open()); n != 102 {
+		t.Fatalf("%d faults, want all 102", n)
+	}
+	heard := func(i int, at time.Time) faults.MachineCheck {
+		m := darkMachine(i)
+		m.State, m.Verdicts, m.LastHeartbeat = schemas.Up, nil, at
+		return m
+	}
+	for second := range 200 { // machine i is back from second 2i on
+		now := 100*s + time.Duration(second)*s
+		in := []faults.Input{cause(network, second < 190), route("36", faults.RouteSilent, second < 50, 5)}
+		for i := range 100 {
+			if i >= 97 || second < 2*i {
+				in = append(in, under(darkMachine(i), network))
+			} else {
+				in = append(in, heard(i, at(now)))
 			}
 		}
-		return out
+		want := []string(nil)
+		if second == 190 {
+			want = []string{"network 26201 closed"}
+		}
+		if got := round(now, in...); !slices.Equal(got, want) {
+			t.Fatalf("second %d: told of %v, want %v", second, got, want)
+		}
 	}
-	top := parentless()
-	if len(top) != 1 || top[0].Kind != faults.Platform || len(b.Open()) != 102 {
-		t.Fatalf("%d faults without a parent of %d, want the platform's alone of 102", len(top), len(b.Open()))
+	rest := []faults.Input{cause(network, false), darkMachine(97), darkMachine(98), darkMachine(99)}
+	if got := round(290*s+299*s, rest...); got != nil {
+		t.Fatalf("told of %v while the network is just back", got)
 	}
-	// The link is back but 3 machines stay silent: they stand alone again.
-	in = []faults.Input{platform(false), darkMachine(0), darkMachine(1), darkMachine(2)}
-	for i := 3; i < 100; i++ {
+	got := round(290*s+300*s, rest...)
+	if want := []string{"machine m97 opened", "machine m98 opened", "machine m99 opened"}; !slices.Equal(got, want) {
+		t.Errorf("told of %v, want %v", got, want)
+	}
+	for _, f := range b.Open() {
+		if f.Parent != "" || !f.Told {
+			t.Errorf("%s stands under %q, told %v", f.Subject, f.Parent, f.Told)
+		}
+	}
+}
+
+// What people were told of before its cause was found is told of until its end.
+func TestToldBeforeItsCause(t *testing.T) {
+	b := faults.NewBook(faults.Policy{})
+	depot := faults.Subject{Depot: "north"}
+	round := func(after time.Duration, in ...faults.Input) string { return fmt.Sprint(told(b.Apply(at(after), in))) }
+	for _, step := range []struct {
+		after time.Duration
+		in    []faults.Input
+		want  string
+	}{
+		{0, []faults.Input{darkMachine(1)}, "[machine m1 opened]"},
+		{10 * s, []faults.Input{cause(depot, true), under(darkMachine(1), depot), under(darkMachine(2), depot)}, "[depot north opened]"},
+		{20 * s, []faults.Input{platform(true), under(cause(depot, true), faults.Subject{})}, "[platform opened]"},
+	} {
+		if got := round(step.after, step.in...); got != step.want {
+			t.Errorf("after %v told of %s, want %s", step.after, got, step.want)
+		}
+	}
+	open := b.Open()
+	parents := map[string]string{}
+	for _, f := range open {
+		for _, p := range open {
+			if p.ID == f.Parent {
+				parents[f.Subject.String()] = p.Subject.String()
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string]string{"machine m1": "depot north", "machine m2": "depot north", "depot north": "platform"}, parents); diff != "" {
+		t.Error(diff)
+	}
+	for i := range 3 {
+		var in []faults.Input
+		for n := 1; n <= 2; n++ {
+			m := darkMachine(n)
+			m.State, m.Verdicts, m.LastHeartbeat = schemas.Up, nil, at(30*s+time.Duration(i)*15*s)
+			in = append(in, m)
+		}
+		want := "[]"
+		if i == 1 {
+			want = "[machine m1 closed]"
+		}
+		if got := round(30*s+time.Duration(i)*15*s, in...); got != want {
+			t.Errorf("heard %d times: told of %s, want %s", i+1, got, want)
+		}
+	}
+}
+
+// In a maintenance window faults are kept and nobody is told; what still stands at its end is told then, what was known before is not told again.
+func TestMaintenance(t *testing.T) {
+	b := faults.NewBook(faults.Policy{})
+	in := func(i int, window string) faults.MachineCheck {
 		m := darkMachine(i)
-		m.State, m.Verdicts, m.LastHeartbeat = schemas.Up, nil, at(100*s)
-		in = append(in, m)
+		m.Context.Maintenance = window
+		return m
 	}
-	b.Apply(at(100*s), in)
-	for i := 3; i < 100; i++ {
-		m := in[i+1].(faults.MachineCheck)
-		m.LastHeartbeat = at(115 * s)
-		in[i+1] = m
-	}
-	in = append(in, route("36", faults.RouteSilent, false, 5))
-	b.Apply(at(115*s), in)
-	if top := parentless(); len(top) != 3 || len(b.Open()) != 3 {
-		t.Errorf("%d of %d faults stand alone, want the 3 silent machines", len(top), len(b.Open()))
+	for _, step := range []struct {
+		after time.Duration
+		in    []faults.Input
+		want  string
+	}{
+		{0, []faults.Input{in(1, "")}, "[machine m1 opened]"},
+		{10 * s, []faults.Input{in(1, "night"), in(2, "night"), in(3, "night")}, "[]"},
+		{20 * s, []faults.Input{in(1, ""), in(2, ""), in(3, "night")}, "[machine m2 opened]"},
+		{30 * s, []faults.Input{in(1, ""), in(2, ""), in(3, "night")}, "[]"},
+		{40 * s, []faults.Input{in(1, "night"), in(2, "night"), in(3, "night")}, "[]"},
+		{50 * s, []faults.Input{in(1, ""), in(2, ""), in(3, "")}, "[machine m3 opened]"},
+	} {
+		if got := fmt.Sprint(told(b.Apply(at(step.after), step.in))); got != step.want {
+			t.Errorf("after %v told of %s, want %s", step.after, got, step.want)
+		}
 	}
 }
 

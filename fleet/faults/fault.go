@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -11,11 +12,57 @@ import (
 	"github.com/farebeat/farebeat/schemas"
 )
 
-// Subject is what a fault is about. Exactly one field is set for a machine or a route;
-// none is set for the platform.
+// Subject is what a fault is about. At most one field is set; none is set for the platform.
 type Subject struct {
-	Machine string `json:"machine,omitempty"`
-	Route   string `json:"route,omitempty"`
+	Machine  string `json:"machine,omitempty"`
+	Route    string `json:"route,omitempty"`
+	Vehicle  string `json:"vehicle,omitempty"`  // all machines that a vehicle carries
+	Depot    string `json:"depot,omitempty"`    // all machines of a depot
+	Network  string `json:"network,omitempty"`  // all machines in a mobile network
+	Firmware string `json:"firmware,omitempty"` // all machines that run a firmware
+	Service  string `json:"service,omitempty"`  // a part of Farebeat itself, such as an exporter of series
+}
+
+// name is the field that is set and its value, empty for the platform.
+func (s Subject) name() (field, value string) {
+	for _, f := range [...][2]string{
+		{"machine", s.Machine},
+		{"route", s.Route},
+		{"vehicle", s.Vehicle},
+		{"depot", s.Depot},
+		{"network", s.Network},
+		{"firmware", s.Firmware},
+		{"service", s.Service},
+	} {
+		if f[1] != "" {
+			return f[0], f[1]
+		}
+	}
+	return "", ""
+}
+
+// String names the subject for a person.
+func (s Subject) String() string {
+	field, value := s.name()
+	if field == "" {
+		return "platform"
+	}
+	return field + " " + value
+}
+
+// Common says what the machines of a cause have in common, after a comma; empty for the platform.
+func (s Subject) Common() string {
+	switch {
+	case s.Vehicle != "":
+		return ", all on vehicle " + s.Vehicle
+	case s.Depot != "":
+		return ", all of depot " + s.Depot
+	case s.Network != "":
+		return ", all in mobile network " + s.Network
+	case s.Firmware != "":
+		return ", all with firmware " + s.Firmware
+	}
+	return ""
 }
 
 // Fault is one fault at one moment of its life. It is a value: nobody changes one that
@@ -31,9 +78,13 @@ type Fault struct {
 	Firing    bool                   `json:"firing"` // whether a rule says so now; frozen while blind
 	Reason    string                 `json:"reason"` // one sentence for a person
 
-	// Parent is the fault that explains this one, empty for none. A child is not acted
-	// upon while its parent stands.
+	// Parent is the fault that explains this one, or explained it until it ended; empty for none.
 	Parent string `json:"parent,omitempty"`
+	// Maintenance is the name of the maintenance window that the subject is in, empty for none.
+	Maintenance string `json:"maintenance,omitempty"`
+	// Told is set once people were told of the fault. One that a parent or maintenance explains from its beginning is not told of,
+	// neither when it opens nor when it closes.
+	Told bool `json:"told,omitempty"`
 
 	SuspectedAt time.Time  `json:"suspected_at,omitzero"` // when a rule's `for` began
 	OpenedAt    time.Time  `json:"opened_at,omitzero"`
@@ -72,6 +123,9 @@ const MaxReports = 16
 type MachineFacts struct {
 	Vehicle       string                   `json:"vehicle,omitempty"` // whose gateway is to act
 	Route         string                   `json:"route,omitempty"`   // of its latest heartbeat
+	Depot         string                   `json:"depot,omitempty"`
+	Network       string                   `json:"network,omitempty"`
+	Firmware      string                   `json:"fw,omitempty"`
 	State         schemas.MachineCondition `json:"state,omitempty"`
 	LastHeartbeat time.Time                `json:"last_heartbeat,omitzero"`
 	Heard         int                      `json:"heard,omitempty"` // heartbeats since it was last silent, up to what closing needs
@@ -106,11 +160,10 @@ type Progress struct {
 	LastError string                `json:"last_error,omitempty"`
 }
 
-// RouteFacts are the numbers of a route's fault; of a platform fault they count machines
-// over all routes.
+// RouteFacts are the numbers of a route's fault; of a cause they count its machines over all routes.
 type RouteFacts struct {
 	Online    int `json:"online"`
-	Expected  int `json:"expected"`
+	Expected  int `json:"expected"`  // of a cause: the machines that should be heard
 	Threshold int `json:"threshold"` // fewer than this many is a fault; 0: no such number
 }
 
@@ -159,14 +212,16 @@ func (f Fault) clone() Fault {
 // ids, so that a decision taken again after a crash names the same fault; ids sort
 // by time within a letter.
 func NewID(family Family, s Subject, at time.Time) string {
+	field, value := s.name()
 	letter := "P"
-	switch {
-	case s.Machine != "":
-		letter = "M"
-	case s.Route != "":
-		letter = "R"
+	if field != "" {
+		letter = strings.ToUpper(field[:1])
 	}
-	sum := sha256.Sum256([]byte(string(family) + "\x00" + s.Machine + "\x00" + s.Route))
+	text := string(family) + "\x00" + s.Machine + "\x00" + s.Route
+	if field != "machine" && field != "route" && field != "" {
+		text += "\x00" + field + "\x00" + value
+	}
+	sum := sha256.Sum256([]byte(text))
 	var id ulid.ULID
 	ms := uint64(max(at.UnixMilli(), 0))
 	// Both errors mean a time after the year 10889 or a slice of another length than 10.
@@ -202,7 +257,8 @@ type Event struct {
 	Condition schemas.FaultCondition `json:"condition"`
 	Attention schemas.Attention      `json:"attention"`
 	Reason    string                 `json:"reason"`
-	By        string                 `json:"by,omitempty"` // the person, where one did it
+	By        string                 `json:"by,omitempty"`    // the person, where one did it
+	Quiet     bool                   `json:"quiet,omitempty"` // history only: a parent or maintenance explains it, and nobody is told
 }
 
 // ID names the event for ever; it is the id of its CloudEvent.
@@ -215,5 +271,8 @@ type Change struct {
 	Event Event `json:"event,omitzero"`
 }
 
-// Told reports whether the change has an event.
-func (c Change) Told() bool { return c.Event.Number != 0 }
+// HasEvent reports whether the change has an event.
+func (c Change) HasEvent() bool { return c.Event.Number != 0 }
+
+// Told reports whether people are told of the change.
+func (c Change) Told() bool { return c.HasEvent() && !c.Event.Quiet }

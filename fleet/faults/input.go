@@ -16,6 +16,16 @@ type Verdict struct {
 	Reason    string    // one sentence for a person
 }
 
+// Context is what explains the state of a subject beyond itself.
+type Context struct {
+	Under       Subject // the fault of this subject explains it, if Explained; the platform's subject is the zero value
+	Explained   bool
+	Maintenance string // name of the maintenance window that the subject is in, empty for none
+
+	parent string // id of the fault that explains it, as Book finds it
+	found  bool   // Book looked for it
+}
+
 // Input is one piece of evidence, or one person's action. The implementations are the
 // types of this file.
 type Input interface {
@@ -31,6 +41,9 @@ type MachineCheck struct {
 	Machine       string
 	Vehicle       string // whose gateway is to act, see dispatch.Carrier
 	Route         string // of the latest heartbeat
+	Depot         string
+	Network       string
+	Firmware      string
 	State         schemas.MachineCondition
 	LastHeartbeat time.Time // when it was received; zero for a machine never heard
 	Pending       uint32    // of the latest heartbeat
@@ -41,6 +54,7 @@ type MachineCheck struct {
 	CompleteTo    uint32    // the ledger holds all of 1..CompleteTo of Epoch
 	Verdicts      []Verdict // those that fire, in any order
 	Blind         bool      // we could not hear: nothing here is evidence
+	Context       Context
 }
 
 // RouteCheck is the verdict on one route at one evaluation.
@@ -50,14 +64,23 @@ type RouteCheck struct {
 	Online   int
 	Expected int
 	Blind    bool
+	Context  Context
 }
 
-// PlatformCheck is the verdict on all machines together at one evaluation.
-type PlatformCheck struct {
-	Verdict  Verdict
-	Online   int // machines heard, over all routes
-	Expected int // machines that were heard before the drop
-	Blind    bool
+// CauseCheck is the verdict on what many machines have in common at one evaluation.
+type CauseCheck struct {
+	Subject Subject // a vehicle, depot, network or firmware, or the platform
+	Verdict Verdict
+	Lost    int // machines that it took and that are still lost
+	Known   int // machines that should be heard
+	Blind   bool
+	Context Context
+}
+
+// ServiceCheck says whether a part of Farebeat itself works.
+type ServiceCheck struct {
+	Service string // what it is called, such as the name of a sink
+	Verdict Verdict
 }
 
 // StoreCheck says whether the broker can write to its disk.
@@ -96,7 +119,8 @@ type Abandon struct {
 
 func (in MachineCheck) subject() Subject   { return Subject{Machine: in.Machine} }
 func (in RouteCheck) subject() Subject     { return Subject{Route: in.Route} }
-func (in PlatformCheck) subject() Subject  { return Subject{} }
+func (in CauseCheck) subject() Subject     { return in.Subject }
+func (in ServiceCheck) subject() Subject   { return Subject{Service: in.Service} }
 func (in StoreCheck) subject() Subject     { return Subject{} }
 func (in RecoveryReport) subject() Subject { return Subject{Machine: in.Machine} }
 func (in LedgerProgress) subject() Subject { return Subject{Machine: in.Machine} }
@@ -114,7 +138,8 @@ func (MachineCheck) families() []Family {
 	return []Family{FamilyCustody, FamilyCode, FamilyClock}
 }
 func (RouteCheck) families() []Family     { return []Family{FamilyRoute} }
-func (PlatformCheck) families() []Family  { return []Family{FamilyPlatform} }
+func (CauseCheck) families() []Family     { return []Family{FamilyCause} }
+func (ServiceCheck) families() []Family   { return []Family{FamilyService} }
 func (StoreCheck) families() []Family     { return []Family{FamilyStore} }
 func (RecoveryReport) families() []Family { return []Family{FamilyCustody} }
 func (LedgerProgress) families() []Family { return []Family{FamilyCustody} }

@@ -24,7 +24,14 @@ const (
 	RouteBelow      Kind = "route_below"
 	RouteReported   Kind = "route_reported"
 	Platform        Kind = "platform"
+	NetworkLost     Kind = "network_lost"
+	DepotLost       Kind = "depot_lost"
+	FirmwareLost    Kind = "firmware_lost"
+	VehicleLost     Kind = "vehicle_lost"
 	BrokerStore     Kind = "broker_store"
+	SeriesSink      Kind = "series_sink"
+	NotifyChannel   Kind = "notify_channel"
+	TimetableOver   Kind = "timetable_over"
 )
 
 // Family joins kinds that are one fault to a person: a subject has at most one fault
@@ -34,12 +41,13 @@ type Family string
 // The families. FamilyCustody is all that puts a machine's transactions at risk: such a fault
 // ends only when the machine is heard and the ledger has everything it declared.
 const (
-	FamilyCustody  Family = "custody"
-	FamilyCode     Family = "code"
-	FamilyClock    Family = "clock"
-	FamilyRoute    Family = "route"
-	FamilyPlatform Family = "platform"
-	FamilyStore    Family = "store"
+	FamilyCustody Family = "custody"
+	FamilyCode    Family = "code"
+	FamilyClock   Family = "clock"
+	FamilyRoute   Family = "route"
+	FamilyCause   Family = "cause" // many machines lost together
+	FamilyStore   Family = "store"
+	FamilyService Family = "service" // parts of Farebeat itself
 )
 
 // Entry is all that is known of one kind.
@@ -51,9 +59,9 @@ type Entry struct {
 	Title    string
 	Meaning  string // when it opens and what closes it, in one sentence
 	NextStep string // what a person does
-	// DependsOn is the kind that explains this one: while such a fault stands, this one
-	// is folded under it. Empty for none.
-	DependsOn Kind
+	// DependsOn is FamilyCause where a greater fault explains this one while it stands: a cause, or for a machine its silent
+	// route. Empty for none.
+	DependsOn Family
 	// TimeToShow is how long after its cause the fault is open, with default rules;
 	// 0 where the rule's own `for` says it.
 	TimeToShow time.Duration
@@ -63,7 +71,8 @@ type Entry struct {
 func Kinds() []Kind {
 	return []Kind{
 		MachineSilent, MachineUnstable, MachineParked, MachineFull, MachineFilling, MachineUnsent, MachineReported,
-		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform, BrokerStore,
+		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform, NetworkLost, DepotLost, FirmwareLost, VehicleLost,
+		BrokerStore, SeriesSink, NotifyChannel, TimetableOver,
 	}
 }
 
@@ -79,6 +88,12 @@ func (k Kind) Entry() Entry {
 	if e, ok := k.routeEntry(); ok {
 		return e
 	}
+	if e, ok := k.causeEntry(); ok {
+		return e
+	}
+	if e, ok := k.serviceEntry(); ok {
+		return e
+	}
 	return Entry{Kind: k, Family: Family(k), Severity: schemas.Major, Title: string(k), Meaning: "Not known to this version.", NextStep: "Update this program."}
 }
 
@@ -86,14 +101,14 @@ func (k Kind) custodyEntry() (Entry, bool) {
 	switch k {
 	case MachineSilent:
 		return Entry{
-			Kind: k, Family: FamilyCustody, Rank: 60, Severity: schemas.Major, DependsOn: Platform, TimeToShow: 75 * time.Second,
+			Kind: k, Family: FamilyCustody, Rank: 60, Severity: schemas.Major, DependsOn: FamilyCause, TimeToShow: 75 * time.Second,
 			Title:    "Machine silent",
 			Meaning:  "No heartbeat for longer than the deadline; closes when the machine is heard again and the ledger has all it declared.",
 			NextStep: "The vehicle's gateway collects over Bluetooth. If it does not reach the machine, check the machine's power and network on the vehicle.",
 		}, true
 	case MachineUnstable:
 		return Entry{
-			Kind: k, Family: FamilyCustody, Rank: 70, Severity: schemas.Major, DependsOn: Platform, TimeToShow: 75 * time.Second,
+			Kind: k, Family: FamilyCustody, Rank: 70, Severity: schemas.Major, DependsOn: FamilyCause, TimeToShow: 75 * time.Second,
 			Title:    "Machine's link is unstable",
 			Meaning:  "The machine fell silent again and again within an hour; closes when it was heard without a break for a while and the ledger has all it declared.",
 			NextStep: "Check antenna, SIM card and coverage along the route.",
@@ -121,7 +136,7 @@ func (k Kind) custodyEntry() (Entry, bool) {
 		}, true
 	case MachineUnsent:
 		return Entry{
-			Kind: k, Family: FamilyCustody, Rank: 20, Severity: schemas.Minor, DependsOn: Platform,
+			Kind: k, Family: FamilyCustody, Rank: 20, Severity: schemas.Minor, DependsOn: FamilyCause,
 			Title:    "Machine holds unsent transactions",
 			Meaning:  "The machine is heard but has held transactions for longer than usual; closes when they are in the ledger.",
 			NextStep: "The gateway collects over Bluetooth; nothing to do unless it fails.",
@@ -161,14 +176,14 @@ func (k Kind) routeEntry() (Entry, bool) {
 	switch k {
 	case RouteSilent:
 		return Entry{
-			Kind: k, Family: FamilyRoute, Rank: 30, Severity: schemas.Critical, DependsOn: Platform, TimeToShow: time.Minute,
+			Kind: k, Family: FamilyRoute, Rank: 30, Severity: schemas.Critical, DependsOn: FamilyCause, TimeToShow: time.Minute,
 			Title:    "Route wholly silent",
 			Meaning:  "No machine of the route is heard although some should be; closes only when machines of the route are heard again.",
 			NextStep: "Ask control whether the route runs; check the route's depot network and its vehicles.",
 		}, true
 	case RouteBelow:
 		return Entry{
-			Kind: k, Family: FamilyRoute, Rank: 20, Severity: schemas.Major, DependsOn: Platform,
+			Kind: k, Family: FamilyRoute, Rank: 20, Severity: schemas.Major, DependsOn: FamilyCause,
 			Title:    "Too few machines online on the route",
 			Meaning:  "Fewer machines are online than the threshold for this hour; closes when enough are online for a while.",
 			NextStep: "See which machines are missing, and whether vehicles of the route are out of service.",
@@ -179,20 +194,6 @@ func (k Kind) routeEntry() (Entry, bool) {
 			Title:    "Route reported as faulty",
 			Meaning:  "A person reported it; closes when machines of the route are heard and no report came for a while.",
 			NextStep: "Ask the reporter which stops or vehicles are concerned.",
-		}, true
-	case Platform:
-		return Entry{
-			Kind: k, Family: FamilyPlatform, Rank: 10, Severity: schemas.Critical, TimeToShow: 90 * time.Second,
-			Title:    "Many machines lost at once",
-			Meaning:  "A large share of all machines fell silent together, over many routes: one cause, not many; closes when most are heard again.",
-			NextStep: "Check our own link, the mobile operator and the broker before any machine.",
-		}, true
-	case BrokerStore:
-		return Entry{
-			Kind: k, Family: FamilyStore, Rank: 10, Severity: schemas.Critical,
-			Title:    "The broker cannot write to its disk",
-			Meaning:  "What is published reliably is neither acknowledged nor delivered, though nothing is lost; closes when the disk is written again.",
-			NextStep: "Free space on the disk of the broker's store, or mend it; the reason names the file. No restart is needed.",
 		}, true
 	}
 	return Entry{}, false

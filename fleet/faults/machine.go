@@ -14,6 +14,7 @@ func (s *step) machineCheck(in MachineCheck) {
 	if in.Blind {
 		return
 	}
+	s.context(in.Context)
 	family := f.Family()
 	top, firing := strongest(in.Verdicts, family)
 	if f.ID == "" || f.Ended() {
@@ -56,6 +57,9 @@ func (s *step) facts(in MachineCheck) {
 	}
 	if in.Route != "" && in.Route != m.Route {
 		m.Route, s.dirty = in.Route, true
+	}
+	if m.Depot != in.Depot || m.Network != in.Network || m.Firmware != in.Firmware {
+		m.Depot, m.Network, m.Firmware, s.dirty = in.Depot, in.Network, in.Firmware, true
 	}
 	if in.State != m.State {
 		m.State, s.dirty = in.State, true

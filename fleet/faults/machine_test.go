@@ -394,7 +394,9 @@ func TestNewID(t *testing.T) {
 		faults.NewID(faults.FamilyCode, faults.Subject{Machine: "m"}, start),
 		faults.NewID(faults.FamilyCustody, faults.Subject{Machine: "n"}, start),
 		faults.NewID(faults.FamilyRoute, faults.Subject{Route: "m"}, start),
-		faults.NewID(faults.FamilyPlatform, faults.Subject{}, start),
+		faults.NewID(faults.FamilyCause, faults.Subject{}, start),
+		faults.NewID(faults.FamilyCause, faults.Subject{Depot: "m"}, start),
+		faults.NewID(faults.FamilyCause, faults.Subject{Network: "m"}, start),
 	} {
 		if other == a {
 			t.Errorf("two faults share the id %s", a)

@@ -18,6 +18,7 @@ type Policy struct {
 	StableFor    time.Duration // an unstable link must be heard without a break for this long; 10 min
 	NumbersEvery time.Duration // where only a route's numbers change, a revision at most this often; 30 s
 	FoldBack     time.Duration // faults opened this long before their parent are its children too; 3 min
+	Linger       time.Duration // a parent explains its children for this long after it ended; 5 min
 }
 
 func (p Policy) withDefaults() Policy {
@@ -40,6 +41,7 @@ func (p Policy) withDefaults() Policy {
 	def(&p.StableFor, 10*time.Minute)
 	def(&p.NumbersEvery, 30*time.Second)
 	def(&p.FoldBack, 3*time.Minute)
+	def(&p.Linger, 5*time.Minute)
 	return p
 }
 
@@ -89,11 +91,13 @@ func (s *step) evidence(in Input) {
 	case LedgerProgress:
 		s.ledgerProgress(in)
 	case RouteCheck:
-		s.countCheck(in.Verdict, in.Blind, RouteFacts{in.Online, in.Expected, in.Verdict.Threshold})
-	case PlatformCheck:
-		s.countCheck(in.Verdict, in.Blind, RouteFacts{in.Online, in.Expected, in.Verdict.Threshold})
+		s.countCheck(in.Verdict, in.Blind, in.Context, RouteFacts{in.Online, in.Expected, in.Verdict.Threshold})
+	case CauseCheck:
+		s.countCheck(in.Verdict, in.Blind, in.Context, RouteFacts{Online: in.Known - min(in.Lost, in.Known), Expected: in.Known})
 	case StoreCheck:
-		s.countCheck(in.Verdict, false, RouteFacts{})
+		s.countCheck(in.Verdict, false, Context{}, RouteFacts{})
+	case ServiceCheck:
+		s.countCheck(in.Verdict, false, Context{}, RouteFacts{})
 	case HandReport:
 		s.handReport(in)
 	}
@@ -129,14 +133,51 @@ func (s *step) commit(before Fault) (Fault, []Change) {
 	f.UpdatedAt = s.now
 	c := Change{}
 	if s.event != "" {
+		quiet := s.quiet()
 		f.Events++
 		c.Event = Event{
 			Fault: f.ID, Number: f.Events, At: s.now, Change: s.event, Kind: f.Kind, Severity: f.Severity,
-			Condition: f.Condition, Attention: f.Attention.State, Reason: f.Reason, By: s.by,
+			Condition: f.Condition, Attention: f.Attention.State, Reason: f.Reason, By: s.by, Quiet: quiet,
 		}
 	}
 	c.Fault = f.clone()
 	return s.fault, []Change{c}
+}
+
+// quiet reports whether nobody is told of the event: the fault was explained from its beginning, and still is. What is told
+// first of a fault that stands is that it is open.
+func (s *step) quiet() bool {
+	f := &s.fault
+	if f.Told {
+		return false
+	}
+	if f.Parent != "" || f.Maintenance != "" {
+		return true
+	}
+	if !f.Ended() && s.event != ChangeReopened {
+		s.event = ChangeOpened
+	}
+	f.Told = true
+	return false
+}
+
+// context takes over what explains the fault.
+func (s *step) context(c Context) {
+	f := &s.fault
+	if !c.found {
+		c.parent = f.Parent
+	}
+	if f.Parent == c.parent && f.Maintenance == c.Maintenance {
+		return
+	}
+	f.Parent, f.Maintenance = c.parent, c.Maintenance
+	if f.ID == "" || f.Ended() {
+		return // for when it begins
+	}
+	s.dirty = true
+	if !f.Told && f.Parent == "" && f.Maintenance == "" {
+		s.tell(ChangeUpdated)
+	}
 }
 
 // tell notes a change that people are told of; of several in one step the most telling wins.
@@ -152,7 +193,7 @@ func (s *step) tell(change string) {
 func (s *step) begin(kind Kind, since time.Time, reason string) {
 	f := &s.fault
 	if f.ID != "" {
-		f.ClosedAt = time.Time{}
+		f.ClosedAt, f.Told = time.Time{}, false
 		f.Reopened++
 		if f.Attention.State != schemas.Shelved {
 			f.Attention = Attention{State: schemas.Unseen, At: s.now}
@@ -164,7 +205,7 @@ func (s *step) begin(kind Kind, since time.Time, reason string) {
 		}
 		family := kind.Entry().Family
 		*f = Fault{
-			ID: NewID(family, f.Subject, since), Subject: f.Subject, Parent: f.Parent, SuspectedAt: since, OpenedAt: s.now,
+			ID: NewID(family, f.Subject, since), Subject: f.Subject, Parent: f.Parent, Maintenance: f.Maintenance, SuspectedAt: since, OpenedAt: s.now,
 			Attention: Attention{State: schemas.Unseen, At: s.now},
 		}
 		s.tell(ChangeOpened)
@@ -186,7 +227,6 @@ func (s *step) name(kind Kind, reason string) {
 
 func (s *step) close(reason string) {
 	s.fault.Condition, s.fault.ClosedAt, s.fault.Reason, s.fault.Firing = schemas.Closed, s.now, reason, false
-	s.fault.Parent = ""
 	s.tell(ChangeClosed)
 }
 
@@ -248,7 +288,7 @@ func (s *step) abandon(in Abandon) {
 	if s.fault.Ended() || s.fault.Condition == schemas.Abandoned {
 		return
 	}
-	s.fault.Condition, s.fault.Reason, s.fault.Parent = schemas.Abandoned, in.Reason, ""
+	s.fault.Condition, s.fault.Reason = schemas.Abandoned, in.Reason
 	if !s.fault.Firing {
 		s.fault.ClosedAt = s.now
 	}

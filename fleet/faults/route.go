@@ -8,11 +8,12 @@ import (
 
 // countCheck is the life of a fault of a route or of the platform: the rule has the
 // hysteresis, so the fault follows it.
-func (s *step) countCheck(v Verdict, blind bool, facts RouteFacts) {
+func (s *step) countCheck(v Verdict, blind bool, c Context, facts RouteFacts) {
 	f := &s.fault
 	if blind {
 		return
 	}
+	s.context(c)
 	if f.ID == "" || f.Ended() {
 		if !v.Firing || f.Ended() && !s.reopenable(s.now, *f) {
 			return
@@ -28,7 +29,7 @@ func (s *step) countCheck(v Verdict, blind bool, facts RouteFacts) {
 	switch {
 	case v.Firing && v.Kind != f.Kind:
 		s.name(v.Kind, v.Reason)
-	case !v.Firing && !s.reported() && s.heardOf(facts):
+	case !v.Firing && !s.reported() && s.heardOf(facts) && s.calm():
 		reason := v.Reason
 		if reason == "" {
 			reason = fmt.Sprintf("%d machines are online.", facts.Online)
@@ -42,6 +43,14 @@ func (s *step) countCheck(v Verdict, blind bool, facts RouteFacts) {
 func (s *step) heardOf(facts RouteFacts) bool {
 	return s.fault.Kind != RouteReported && s.fault.Kind != RouteSilent || facts.Online > 0
 }
+
+// calm reports whether a fault that came back again and again was gone for long enough to be over.
+func (s *step) calm() bool {
+	return s.fault.Reopened < flapsBeforeCalm || s.now.Sub(s.fault.WellSince) >= s.StableFor
+}
+
+// flapsBeforeCalm is how often a fault may come back before it must be gone for Policy.StableFor.
+const flapsBeforeCalm = 1
 
 func (s *step) numbers(facts RouteFacts) {
 	f := &s.fault

@@ -41,6 +41,9 @@ func (p *Presence) Heartbeat(now time.Time, id string, hb *schemas.Heartbeat) {
 	m.seq, m.echoes = hb.Seq, 0
 	m.last, m.lastAt = max(m.last, seeing), now
 	m.declare(hb, now)
+	p.join(m, ByFirmware, hb.Firmware)
+	p.join(m, ByDepot, hb.Depot)
+	p.join(m, ByNetwork, hb.Network)
 	if m.route != hb.Route || hb.Vehicle != "" && m.vehicle != hb.Vehicle {
 		p.move(sh, m, hb, now)
 	}
@@ -86,9 +89,6 @@ func (m *machine) declare(hb *schemas.Heartbeat, now time.Time) {
 	if hb.Currency != "" {
 		m.currency = hb.Currency
 	}
-	if hb.Firmware != "" {
-		m.firmware = hb.Firmware
-	}
 }
 
 // move puts the machine on the route of hb, and on no other.
@@ -96,6 +96,7 @@ func (p *Presence) move(sh *shard, m *machine, hb *schemas.Heartbeat, now time.T
 	m.route = hb.Route
 	if hb.Vehicle != "" {
 		m.vehicle = hb.Vehicle
+		p.join(m, ByVehicle, hb.Vehicle)
 	}
 	p.board.Put(now, &m.place, m.route, m.state.standing())
 	m.moved = true

@@ -57,25 +57,32 @@ func (s state) standing() counts.Standing {
 // machine is one payment machine. Its shard's lock guards all of it. Durations named
 // seeing are seeing time (counts.Sight); times are wall time.
 type machine struct {
-	id    string
+	// What a survey reads of every machine comes first, close together.
+	id              string
+	last            time.Duration      // seeing, latest heartbeat; of the first evidence if never heard
+	lastAt          time.Time          // its arrival; zero if never heard
+	groups          [Dimensions]*group // that of ByVehicle follows vehicle
+	run             schemas.RunState
+	fault           string
+	skew            time.Duration
+	pending         uint32
+	state, reported state
+	lost            bool // its session ended abruptly after the latest heartbeat
+	atRest          bool // its latest word was readyForShutdown, or its duty ended and it fell silent
+
 	place counts.Place
 	next  *machine // in its slot of the wheel
+	index int      // in the shard's list
 
-	last   time.Duration // seeing, latest heartbeat; of the first evidence if never heard
-	lastAt time.Time     // its arrival; zero if never heard
-	since  time.Time     // of state
-	seq    uint64
-	skew   time.Duration
+	since time.Time // of state
+	seq   uint64
 
 	route, vehicle, trip  string
 	boot, prevBoot        string
-	firmware, fault       string
 	currency              string
-	run                   schemas.RunState
 	pendingMinor          int64
 	oldest                time.Time
 	unsentSince           time.Time // since when it declares unsent ones, our clock
-	pending               uint32
 	epoch, lastSeq        uint32
 	ledgerEpoch, ledgerTo uint32
 	bootSince             time.Duration // seeing, first heartbeat of boot
@@ -90,9 +97,6 @@ type machine struct {
 	rssi                  int8
 	sessions              int8
 	echoes                uint8
-	state, reported       state
-	lost                  bool // its session ended abruptly after the latest heartbeat
-	atRest                bool // its latest word was readyForShutdown, or its duty ended and it fell silent
 	dutyOver              bool // its duty ended; silence from here on is rest
 	out                   bool // taken out of service
 	queued                bool // in a slot

@@ -68,15 +68,21 @@ type Presence struct {
 	vehiclesMu sync.RWMutex
 	vehicles   map[string]*vehicle
 
-	tickMu sync.Mutex
-	asOfMu sync.RWMutex
-	asOf   counts.Reading // at the last Tick
+	groupsMu sync.RWMutex
+	groups   map[Group]*group
+
+	tickMu  sync.Mutex
+	surveys uint64 // made so far
+	asOfMu  sync.RWMutex
+	asOf    counts.Reading // at the last Tick
 }
 
 // shard is a part of the machines under one lock.
 type shard struct {
 	mu       sync.Mutex
 	machines map[string]*machine
+	list     []*machine // all of them
+	room     []machine  // made together, so that a survey walks through memory in order
 	wheel    wheel
 	changed  []*machine
 	ledger   map[string]progress // of machines that nothing else is known of
@@ -107,6 +113,7 @@ func New(cfg Config, board *counts.Board) *Presence {
 		shards:   make([]shard, cfg.Shards),
 		perSh:    max(1, cfg.MaxMachines/cfg.Shards+cfg.MaxMachines/cfg.Shards/8+8),
 		vehicles: map[string]*vehicle{},
+		groups:   map[Group]*group{},
 	}
 	for i := range p.shards {
 		p.shards[i].machines = map[string]*machine{}
@@ -132,7 +139,13 @@ func (p *Presence) ensure(sh *shard, id string, seeing time.Duration) *machine {
 		sh.tally.refused++
 		return nil
 	}
-	m := &machine{id: strings.Clone(id), last: seeing}
+	if len(sh.room) == 0 {
+		sh.room = make([]machine, madeTogether)
+	}
+	m := &sh.room[0]
+	sh.room = sh.room[1:]
+	m.id, m.last, m.index = strings.Clone(id), seeing, len(sh.list)
+	sh.list = append(sh.list, m)
 	if l, ok := sh.ledger[id]; ok {
 		m.ledgerEpoch, m.ledgerTo = l.epoch, l.to
 		delete(sh.ledger, id)
@@ -141,6 +154,9 @@ func (p *Presence) ensure(sh *shard, id string, seeing time.Duration) *machine {
 	sh.states[none]++
 	return m
 }
+
+// madeTogether is how many machines a shard makes room for at a time.
+const madeTogether = 16
 
 // mark files m for the next Tick.
 func (sh *shard) mark(m *machine) {
@@ -352,6 +368,9 @@ func (p *Presence) Forget(now time.Time, id string) bool {
 		return false
 	}
 	delete(sh.machines, id)
+	last := sh.list[len(sh.list)-1]
+	sh.list[m.index], last.index = last, m.index
+	sh.list = sh.list[:len(sh.list)-1]
 	sh.states[m.state]--
 	m.gone = true // it may still wait in the wheel or in changed
 	p.board.Put(now, &m.place, "", counts.Absent)

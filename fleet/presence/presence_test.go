@@ -87,7 +87,7 @@ func TestSilenceBecomesLateThenDark(t *testing.T) {
 	w.wantOnline(t, 60, "36", 1, 1, 1)
 	w.wantTick(t, 61, "60 a LATE>DARK no heartbeat for 1m1s and no gateway sees it")
 	w.wantOnline(t, 61, "36", 0, 0, 1)
-	if d := cmp.Diff(map[string][]string{"36": {"a"}}, w.Missing(100)); d != "" {
+	if d := cmp.Diff(map[string][]string{"36": {"a"}}, w.Survey(Question{Names: 100, Want: nobody}, nil).Names); d != "" {
 		t.Errorf("missing (-want +got):\n%s", d)
 	}
 	w.beat(90, "a")

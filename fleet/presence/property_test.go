@@ -107,7 +107,7 @@ func TestManyAtOnce(t *testing.T) {
 					w.Tick(now)
 					w.board.Minute(now)
 				case 9:
-					w.Missing(5)
+					w.Survey(Question{Names: 5, Want: nobody}, nil)
 					w.Snapshot(now)
 				}
 			}

@@ -46,6 +46,8 @@ type View struct {
 	Run           schemas.RunState // what the machine says of itself
 	Fault         string           // the machine's own fault code
 	Firmware      string
+	Depot         string        // where its vehicle is stabled; empty if it never said
+	Network       string        // mobile network of its SIM; empty if it never said
 	LastHeartbeat time.Time     // when the latest arrived here; zero if never heard
 	Silence       time.Duration // since then, in time that we could hear
 	Skew          time.Duration // its clock minus ours at the latest heartbeat
@@ -89,6 +91,8 @@ type Saved struct {
 	Run           schemas.RunState         `json:"run,omitempty"`
 	Fault         string                   `json:"fault,omitempty"`
 	Firmware      string                   `json:"fw,omitempty"`
+	Depot         string                   `json:"depot,omitempty"`
+	Network       string                   `json:"network,omitempty"`
 	Skew          time.Duration            `json:"skew_ns,omitempty"`
 	Boot          string                   `json:"boot,omitempty"`
 	Seq           uint64                   `json:"seq,omitempty"`

@@ -46,30 +46,11 @@ func (p *Presence) Each(f func(View)) {
 	}
 }
 
-// Missing names, per route, up to limit machines that are known there and not online
-// (STRANDED or DARK), in no order.
-func (p *Presence) Missing(limit int) map[string][]string {
-	missing := map[string][]string{}
-	for i := range p.shards {
-		sh := &p.shards[i]
-		sh.mu.Lock()
-		if sh.states[stranded]+sh.states[dark] > 0 {
-			for _, m := range sh.machines {
-				if m.state.standing() == counts.Missing && m.route != "" && len(missing[m.route]) < limit {
-					missing[m.route] = append(missing[m.route], m.id)
-				}
-			}
-		}
-		sh.mu.Unlock()
-	}
-	return missing
-}
-
 func (p *Presence) view(m *machine, r counts.Reading) View {
 	v := View{
 		Machine: m.id, State: m.state.condition(), Since: m.since, Reason: p.reason(m, r),
 		Vehicle: m.vehicle, Route: m.route, Trip: m.trip,
-		Run: m.run, Fault: m.fault, Firmware: m.firmware,
+		Run: m.run, Fault: m.fault, Firmware: m.named(ByFirmware), Depot: m.named(ByDepot), Network: m.named(ByNetwork),
 		LastHeartbeat: m.lastAt, Silence: m.silence(r), Skew: m.skew, Session: m.sessions > 0,
 		Pending: m.pending, PendingMinor: m.pendingMinor, Currency: m.currency, OldestPending: m.oldest, UnsentSince: m.unsentSince,
 		Epoch: m.epoch, LastSeq: m.lastSeq,
@@ -155,7 +136,7 @@ func (p *Presence) Snapshot(now time.Time) []Saved {
 func (p *Presence) save(m *machine, now time.Time, r counts.Reading) Saved {
 	s := Saved{
 		Machine: m.id, State: m.state.condition(), Since: m.since, LastHeartbeat: m.lastAt, Silence: m.silence(r),
-		Vehicle: m.vehicle, Route: m.route, Trip: m.trip, Run: m.run, Fault: m.fault, Firmware: m.firmware,
+		Vehicle: m.vehicle, Route: m.route, Trip: m.trip, Run: m.run, Fault: m.fault, Firmware: m.named(ByFirmware), Depot: m.named(ByDepot), Network: m.named(ByNetwork),
 		Skew: m.skew, Boot: m.boot, Seq: m.seq,
 		Pending: m.pending, PendingMinor: m.pendingMinor, Currency: m.currency, OldestPending: m.oldest, UnsentSince: m.unsentSince,
 		Epoch: m.epoch, LastSeq: m.lastSeq, LedgerEpoch: m.ledgerEpoch, LedgerComplete: m.ledgerTo,
@@ -201,7 +182,10 @@ func (p *Presence) restore(now time.Time, r counts.Reading, s Saved) {
 		return
 	}
 	m.last, m.lastAt, m.since = r.Seeing-s.Silence, s.LastHeartbeat, s.Since
-	m.vehicle, m.route, m.trip, m.run, m.fault, m.firmware = s.Vehicle, s.Route, s.Trip, s.Run, s.Fault, s.Firmware
+	m.vehicle, m.route, m.trip, m.run, m.fault = s.Vehicle, s.Route, s.Trip, s.Run, s.Fault
+	for d, name := range [Dimensions]string{ByVehicle: s.Vehicle, ByDepot: s.Depot, ByNetwork: s.Network, ByFirmware: s.Firmware} {
+		p.join(m, Dimension(d), name)
+	}
 	m.skew, m.boot, m.seq = s.Skew, s.Boot, s.Seq
 	m.pending, m.pendingMinor, m.currency, m.oldest, m.unsentSince = s.Pending, s.PendingMinor, s.Currency, s.OldestPending, s.UnsentSince
 	m.epoch, m.lastSeq = s.Epoch, s.LastSeq

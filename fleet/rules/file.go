@@ -23,6 +23,9 @@ type file struct {
 	Overrides []override     `yaml:"overrides"`
 	Machine   *machineLayer  `yaml:"machine"`
 	Platform  *platformLayer `yaml:"platform"`
+	Causes    *causesLayer   `yaml:"causes"`
+
+	Maintenance []maintenanceLayer `yaml:"maintenance"`
 }
 
 // layer sets some fields of a Rule and leaves the others.
@@ -148,13 +151,33 @@ func parse(b []byte, location *time.Location) (*Set, error) {
 			return nil, fmt.Errorf("line %d: overrides: %w", o.line, err)
 		}
 	}
-	return compile(location, rule, machine, platform, append(overrides, f.Overrides...))
+	s, err := compile(location, rule, machine, platform, append(overrides, f.Overrides...))
+	if err != nil {
+		return nil, err
+	}
+	if f.Causes != nil {
+		if s.causes, err = f.Causes.apply(s.causes); err != nil {
+			return nil, fmt.Errorf("line %d: causes: %w", lines.causes, err)
+		}
+	}
+	for i, l := range f.Maintenance {
+		w, err := l.window(location)
+		if err != nil {
+			line := 0
+			if i < len(lines.maintenance) {
+				line = lines.maintenance[i]
+			}
+			return nil, fmt.Errorf("line %d: maintenance: %w", line, err)
+		}
+		s.maintenance = append(s.maintenance, w)
+	}
+	return s, nil
 }
 
 // lines says where the parts of a file begin, for errors.
 type lines struct {
-	route, machine, platform int
-	overrides                []int
+	route, machine, platform, causes int
+	overrides, maintenance           []int
 }
 
 func linesOf(b []byte) lines {
@@ -172,6 +195,12 @@ func linesOf(b []byte) lines {
 			l.machine = top[i].Line
 		case "platform":
 			l.platform = top[i].Line
+		case "causes":
+			l.causes = top[i].Line
+		case "maintenance":
+			for _, item := range top[i+1].Content {
+				l.maintenance = append(l.maintenance, item.Line)
+			}
 		case "overrides":
 			for _, item := range top[i+1].Content {
 				l.overrides = append(l.overrides, item.Line)
@@ -205,7 +234,7 @@ func keysOf(typeName string) []string {
 	rule := []string{"off", "min_online", "min_ratio", "auto", "for", "keep_firing_for", "silent_after", "never_heard_after"}
 	switch typeName {
 	case "file":
-		return []string{"route", "overrides", "machine", "platform"}
+		return []string{"route", "overrides", "machine", "platform", "causes", "maintenance"}
 	case "layer":
 		return rule
 	case "override":
@@ -216,6 +245,12 @@ func keysOf(typeName string) []string {
 		return []string{"m", "of", "every"}
 	case "machineLayer":
 		return []string{"silence", "cap", "pending", "clock_skew", "unsent_after"}
+	case "maintenanceLayer":
+		return []string{"name", "machines", "routes", "vehicles", "depots", "days", "hours", "from", "until"}
+	case "causesLayer":
+		return []string{"vehicle", "depot", "network", "firmware"}
+	case "causeLayer":
+		return []string{"off", "machines", "share"}
 	}
 	return []string{"machines", "share", "routes", "within", "silent_after"}
 }

@@ -37,11 +37,3 @@ type MachineInput struct {
 	Skew          time.Duration // the machine's clock minus ours; positive: it is ahead
 	Blind         bool          // we could not hear
 }
-
-// PlatformInput is all machines at one evaluation.
-type PlatformInput struct {
-	Online  int // machines that are not Lost and not parked, over all routes
-	Missing int // machines of which Set.Lost says that they are missing
-	Routes  int // routes with at least one missing machine
-	Blind   bool
-}

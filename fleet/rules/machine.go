@@ -83,7 +83,7 @@ func (m MachineRules) storage(pending uint32) (Verdict, bool) {
 	return Verdict{}, false
 }
 
-// Lost reports whether a machine counts as missing for EvaluatePlatform: unheard for as long as
+// Lost reports whether a machine counts as missing in EvaluateCauses: unheard for as long as
 // makes a route silent, and not by plan.
 func (s *Set) Lost(in *MachineInput) bool {
 	return !planned(in.State) && in.Silence >= s.platform.SilentAfter

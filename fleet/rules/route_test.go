@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/presence"
 )
 
 var day = time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC)
@@ -352,9 +353,9 @@ func TestStatesAreRefusedWhereTheyWouldBeMisread(t *testing.T) {
 }
 
 func FuzzStates(f *testing.F) {
-	f.Add([]byte(`{"version":1,"routes":{"36":{"seen":"2026-11-23T07:00:00Z","window":7,"peaks":[1,2],"quarter":3}},"platform":{"firing":true}}`))
+	f.Add([]byte(`{"version":1,"routes":{"36":{"seen":"2026-11-23T07:00:00Z","window":7,"peaks":[1,2],"quarter":3}},"causes":{"growing":"2026-11-23T07:00:00Z"}}`))
 	f.Add([]byte(`{"version":1,"routes":{"36":{"kind":"route_silent","empty":"2026-11-23T07:00:00Z","wanted":"0001-01-01T00:00:00Z"}}}`))
-	f.Add([]byte(`{"version":1,"platform":{"recent":[{"at":"2026-11-23T07:00:00Z","online":-9,"missing":-9}]}}`))
+	f.Add([]byte(`{"version":1,"causes":{"outages":[{"subject":{"depot":"n"},"begun":"2026-11-23T07:00:00Z","peak":-9}],"fresh":-3}}`))
 	set := Default(time.UTC)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var s States
@@ -370,7 +371,7 @@ func FuzzStates(f *testing.F) {
 				t.Fatalf("evaluating made a state that is refused: %v", err)
 			}
 		}
-		set.EvaluatePlatform(day, PlatformInput{Online: 3, Missing: 50, Routes: 9}, s.Platform)
+		set.EvaluateCauses(day, &presence.Survey{All: presence.Tally{Known: 9, Lost: 9, Fresh: 9}}, false, s.Causes)
 	})
 }
 

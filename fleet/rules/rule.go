@@ -50,12 +50,12 @@ type MachineRules struct {
 	UnsentAfter time.Duration // transactions held for longer than this while heard; 0: no rule
 }
 
-// PlatformRule says when many lost machines are one fault.
+// PlatformRule says when many lost machines are one fault, whatever they have in common, and what lost means to all causes.
 type PlatformRule struct {
 	Machines int           // at least this many lost ...
-	Share    float64       // ... that are at least this share of those online before ...
+	Share    float64       // ... that are at least this share of those heard before ...
 	Routes   int           // ... over at least this many routes ...
-	Within   time.Duration // ... within this time
+	Within   time.Duration // ... that fell silent within this time
 
 	SilentAfter time.Duration // a machine unheard for this long is lost
 }

@@ -16,8 +16,12 @@ type Set struct {
 	location *time.Location
 	machine  MachineRules
 	platform PlatformRule
-	common   *hours            // of routes that no override names
-	routes   map[string]*hours // of those that one names
+	causes   causeRules
+
+	maintenance []Maintenance
+
+	common *hours            // of routes that no override names
+	routes map[string]*hours // of those that one names
 }
 
 // hours holds the rule of each hour of the local clock and each source of an expectation.
@@ -98,7 +102,7 @@ func Default(location *time.Location) *Set {
 // compile works out the rule of every hour, source and named route once, so that an
 // evaluation only looks it up.
 func compile(location *time.Location, base Rule, machine MachineRules, platform PlatformRule, overrides []override) (*Set, error) {
-	s := &Set{location: location, machine: machine, platform: platform, routes: map[string]*hours{}}
+	s := &Set{location: location, machine: machine, platform: platform, causes: defaultCauses(), routes: map[string]*hours{}}
 	var common []*override            // those for all routes
 	named := map[string][]*override{} // those of a route, the common ones among them, in order
 	for i := range overrides {

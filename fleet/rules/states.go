@@ -12,15 +12,15 @@ import (
 // States is all that the rules remember between two evaluations, to be stored after each
 // of them, or at least each minute, and to be read at a start.
 type States struct {
-	Routes   map[string]RouteState
-	Platform PlatformState
+	Routes map[string]RouteState
+	Causes CauseState
 }
 
 // statesFile is the stored form. Version grows when an older program would misread it.
 type statesFile struct {
-	Version  int                   `json:"version"`
-	Routes   map[string]RouteState `json:"routes"`
-	Platform PlatformState         `json:"platform"`
+	Version int                   `json:"version"`
+	Routes  map[string]RouteState `json:"routes"`
+	Causes  CauseState            `json:"causes"`
 }
 
 const statesVersion = 1
@@ -33,7 +33,7 @@ func (s States) MarshalJSON() ([]byte, error) {
 			kept[route] = st
 		}
 	}
-	return json.Marshal(statesFile{statesVersion, kept, s.Platform})
+	return json.Marshal(statesFile{statesVersion, kept, s.Causes})
 }
 
 // UnmarshalJSON implements json.Unmarshaler. It refuses what this program would misread; the
@@ -55,7 +55,7 @@ func (s *States) UnmarshalJSON(b []byte) error {
 			return fmt.Errorf("read rule states: route %q: %w", route, err)
 		}
 	}
-	s.Routes, s.Platform = f.Routes, f.Platform
+	s.Routes, s.Causes = f.Routes, f.Causes
 	if s.Routes == nil {
 		s.Routes = map[string]RouteState{}
 	}

@@ -35,7 +35,7 @@ func (l faultStore) Save(ctx context.Context, changes ...faults.Change) error {
 	for i, c := range changes {
 		r := faultRow{f: c.Fault, number: c.Event.Number}
 		var err error
-		if r.body, err = json.Marshal(c.Fault); err == nil && c.Told() {
+		if r.body, err = json.Marshal(c.Fault); err == nil && c.HasEvent() {
 			r.event, err = json.Marshal(c.Event)
 		}
 		if err != nil {
