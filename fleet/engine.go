@@ -45,6 +45,8 @@ type Engine struct {
 	roster   []string
 	rostered gtfs.Date // the local date that roster is for
 
+	generation uint64 // of the source that roster is from
+
 	thresholds map[string]int // of the last round, by route
 }
 
@@ -110,14 +112,18 @@ func (e *Engine) Round(now time.Time, more []faults.Input) Round {
 	return r
 }
 
-// setRoster names the routes of the local date once a day: detection walks what is
+// setRoster names the routes of the local date once a day, and when the source changes: detection walks what is
 // expected, never what was observed.
 func (e *Engine) setRoster(now time.Time) {
 	date := gtfs.DateOf(now.In(e.cfg.Location))
-	if date == e.rostered {
+	var generation uint64
+	if g, ok := e.cfg.Expect.(interface{ Generation() uint64 }); ok {
+		generation = g.Generation()
+	}
+	if date == e.rostered && generation == e.generation {
 		return
 	}
-	e.rostered = date
+	e.rostered, e.generation = date, generation
 	e.roster = e.cfg.Expect.Routes(now)
 	e.board.SetRoster(now, e.roster)
 }
@@ -168,7 +174,7 @@ func (e *Engine) checkCauses(l *look, inputs []faults.Input) []faults.Input {
 			Context: faults.Context{Under: v.Under, Explained: v.Explained, Maintenance: e.cfg.Rules.Maintenance(l.now, rules.PlaceOf(v.Subject))},
 		})
 	}
-	for _, s := range e.book.Causes() {
+	for _, s := range e.book.Subjects(faults.FamilyCause) {
 		if !told[s] {
 			inputs = append(inputs, faults.CauseCheck{
 				Subject: s, Blind: l.blind, Known: l.survey.All.Known, Lost: l.survey.All.Lost,
@@ -277,6 +283,9 @@ func (e *Engine) LedgerProgress(now time.Time, machine string, epoch, completeTo
 
 // SetBlind says that we cannot hear from now on, or can again. It is safe for concurrent use.
 func (e *Engine) SetBlind(now time.Time, blind bool) { e.presence.SetBlind(now, blind) }
+
+// SetRules has rounds decide by other rules from now on. What routes and causes remember stays.
+func (e *Engine) SetRules(set *rules.Set) { e.cfg.Rules = set }
 
 // Presence is who is online.
 func (e *Engine) Presence() *presence.Presence { return e.presence }

@@ -20,6 +20,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/presence"
+	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
@@ -42,12 +43,23 @@ type Options struct {
 	Listen bool
 	// BrokerFailure is what keeps the broker of this process from its disk, nil if nothing does. Asked each round; may be nil.
 	BrokerFailure func() error
-	Watch         func(Round) // called after each round, in its goroutine; may be nil
-	Logger        *slog.Logger
+	// Parts are other parts of Farebeat whose failure is a fault.
+	Parts []Part
+	// Rules are the rules in force, asked before each round; nil: those of Engine. It may give others from one round to the next.
+	Rules  func() *rules.Set
+	Watch  func(Round) // called after each round, in its goroutine; may be nil
+	Logger *slog.Logger
 	// TicketValidity is for how long a gateway's ticket holds, tickets.MinValidity at least; 0: tickets.DefaultValidity.
 	TicketValidity time.Duration
-	// Orders is the folder in which the command line leaves orders about tickets; empty for none.
+	// Orders is the folder in which the command line leaves orders about tickets and faults; empty for none.
 	Orders string
+}
+
+// Part is a part of Farebeat that can fail while the rest goes on.
+type Part struct {
+	Name    string       // of the fault's subject, such as the name of a sink
+	Kind    faults.Kind  // SeriesSink, NotifyChannel or TimetableOver
+	Failure func() error // what keeps it from its work, nil if nothing does. Asked each round
 }
 
 // Fleet is the running service.
@@ -69,6 +81,7 @@ type Fleet struct {
 	mu      sync.Mutex
 	inputs  []faults.Input
 	unsaved []faults.Change // of rounds whose saving failed
+	taken   []string        // files of orders that are followed, but not on disk yet
 	minute  time.Time       // last begun
 	frames  []counts.Frame  // minutes that are not on disk yet
 	hours   []counts.HourRow

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/farebeat/farebeat/fleet/faults"
@@ -41,7 +42,10 @@ func (f *Fleet) round(ctx context.Context, now time.Time) {
 	f.inputs = nil
 	f.mu.Unlock()
 
-	r := f.engine.Round(now, f.checkBroker(inputs))
+	if f.o.Rules != nil {
+		f.engine.SetRules(f.o.Rules())
+	}
+	r := f.engine.Round(now, f.checkSelf(append(inputs, f.takeOrders()...)))
 	for _, t := range r.Transitions {
 		f.tellMachine(now, t.Machine)
 	}
@@ -49,14 +53,28 @@ func (f *Fleet) round(ctx context.Context, now time.Time) {
 	if !f.save(ctx, r.Changes) {
 		return // nobody is told of a fault that is not on disk; the next round tries again
 	}
+	f.ordersDone()
 	f.tellFaults(ctx, now)
 	if f.o.Watch != nil {
 		f.o.Watch(r)
 	}
 }
 
-// checkBroker adds whether the broker can write to its disk.
-func (f *Fleet) checkBroker(inputs []faults.Input) []faults.Input {
+// checkSelf adds whether the parts of Farebeat itself work.
+func (f *Fleet) checkSelf(inputs []faults.Input) []faults.Input {
+	for _, p := range f.o.Parts {
+		v := faults.Verdict{Kind: p.Kind, Reason: "It works again."}
+		if err := p.Failure(); err != nil {
+			v.Firing, v.Reason = true, err.Error()
+		}
+		inputs = append(inputs, faults.ServiceCheck{Service: p.Name, Verdict: v})
+	}
+	for _, s := range f.engine.book.Subjects(faults.FamilyService) {
+		if !slices.ContainsFunc(f.o.Parts, func(p Part) bool { return p.Name == s.Service }) {
+			v := faults.Verdict{Reason: "It is not configured any more."}
+			inputs = append(inputs, faults.ServiceCheck{Service: s.Service, Verdict: v})
+		}
+	}
 	if f.o.BrokerFailure == nil {
 		return inputs
 	}

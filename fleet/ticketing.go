@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/fleet/tickets"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
@@ -98,7 +99,7 @@ func (t *ticketing) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-look.C:
-			if !tickets.AnyLeft(t.o.Orders) {
+			if !orders.AnyLeft(t.o.Orders) {
 				continue
 			}
 		case <-t.wake:
@@ -174,7 +175,7 @@ func (t *ticketing) takeOrders(ctx context.Context) {
 	if t.o.Orders == "" {
 		return
 	}
-	left, err := tickets.Take(t.o.Orders)
+	left, err := orders.Take[tickets.Order](t.o.Orders)
 	if err != nil {
 		t.complain("orders", "an order about tickets was not taken", "error", err)
 	}

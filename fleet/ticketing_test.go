@@ -22,6 +22,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/expect"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger/ledgertest"
+	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/fleet/tickets"
@@ -324,7 +325,7 @@ func TestCommandsThatAreRefused(t *testing.T) {
 
 func (d *depot) order(action tickets.Action, vehicle string) string {
 	d.t.Helper()
-	path, err := tickets.Leave(d.orders(), tickets.Order{
+	path, err := orders.Leave(d.orders(), tickets.Order{
 		ID: strings.ToLower(fmt.Sprintf("%x", d.seq)), Action: action, Vehicle: vehicle, At: d.now.Add(time.Duration(d.seq)), By: "anna", Reason: "stolen",
 	})
 	if err != nil {
@@ -410,7 +411,7 @@ func TestAnOrderThatIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.settle()
-	if _, err := os.Stat(tickets.Refused(path)); err != nil || d.tickets.book.IsRevoked("v") {
+	if _, err := os.Stat(orders.Refused(path)); err != nil || d.tickets.book.IsRevoked("v") {
 		t.Error(err)
 	}
 }

@@ -12,8 +12,9 @@ import (
 )
 
 func newFaultsCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "faults", Short: "List faults, or show the life of one"}
-	cmd.AddCommand(newFaultsListCmd(), newFaultsShowCmd())
+	cmd := &cobra.Command{Use: "faults", Short: "List faults, show the life of one, acknowledge, assign, shelve or give up"}
+	cmd.AddCommand(newFaultsListCmd(), newFaultsShowCmd(), newFaultsAuditCmd())
+	cmd.AddCommand(newFaultsAttendCmds()...)
 	return cmd
 }
 

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 
@@ -238,7 +236,7 @@ func (f *orderFlags) run(cmd *cobra.Command, action tickets.Action) error {
 	s, err := store.Open(ctx, storePath(c.Data), store.Options{})
 	switch {
 	case errors.Is(err, store.ErrInUse):
-		err = f.leave(ctx, ordersPath(c.Data), o)
+		err = leaveOrder(ctx, ordersPath(c.Data), o, f.timeout)
 	case err == nil:
 		err = errors.Join(s.Tickets().Give(ctx, o), s.Close())
 	}
@@ -247,30 +245,4 @@ func (f *orderFlags) run(cmd *cobra.Command, action tickets.Action) error {
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "vehicle %s: %s, done\n", o.Vehicle, o.Action)
 	return err
-}
-
-// leave has the service that runs take the order, and waits until it did.
-func (f *orderFlags) leave(ctx context.Context, dir string, o tickets.Order) error {
-	path, err := tickets.Leave(dir, o)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	poll := time.NewTicker(50 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Stat(tickets.Refused(path)); err == nil {
-				return fmt.Errorf("the service refused the order, see its log: %s", tickets.Refused(path))
-			}
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("another process writes the store, and did not take the order within %s; it will when it can, or when farebeat serve "+
-				"starts next (the order is in %s)", f.timeout, path)
-		case <-poll.C:
-		}
-	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/farebeat/farebeat/fleet"
 	"github.com/farebeat/farebeat/fleet/expect"
 	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/fleet/tickets"
@@ -107,7 +108,7 @@ func (w *ticketWatch) same(vehicle string, before *[]byte) want {
 // Order is what `farebeat tickets revoke` and `restore` do while the service runs.
 func (d *day) Order(a tickets.Action, vehicle string) action {
 	return func(d *day) error {
-		_, err := tickets.Leave(ordersPath(d.dir), tickets.Order{ID: randomID(), Action: a, Vehicle: vehicle, At: time.Now(), By: "anna", Reason: "stolen"})
+		_, err := orders.Leave(ordersPath(d.dir), tickets.Order{ID: randomID(), Action: a, Vehicle: vehicle, At: time.Now(), By: "anna", Reason: "stolen"})
 		return err
 	}
 }

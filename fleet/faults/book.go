@@ -265,11 +265,11 @@ func (b *Book) Open() []Fault {
 	return out
 }
 
-// Causes lists the subjects of the faults of many machines that have not ended, in no order.
-func (b *Book) Causes() []Subject {
+// Subjects lists the subjects of the faults of a family that have not ended, in no order.
+func (b *Book) Subjects(family Family) []Subject {
 	var out []Subject
 	for at, f := range b.faults {
-		if at.family == FamilyCause && !f.Ended() {
+		if at.family == family && !f.Ended() {
 			out = append(out, f.Subject)
 		}
 	}

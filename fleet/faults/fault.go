@@ -258,6 +258,7 @@ type Event struct {
 	Attention schemas.Attention      `json:"attention"`
 	Reason    string                 `json:"reason"`
 	By        string                 `json:"by,omitempty"`    // the person, where one did it
+	Note      string                 `json:"note,omitempty"`  // what they said
 	Quiet     bool                   `json:"quiet,omitempty"` // history only: a parent or maintenance explains it, and nobody is told
 }
 

@@ -55,6 +55,7 @@ type step struct {
 	fault Fault
 	event string // the most telling change so far, empty for none
 	by    string
+	note  string
 	dirty bool // something is to be saved
 }
 
@@ -137,7 +138,7 @@ func (s *step) commit(before Fault) (Fault, []Change) {
 		f.Events++
 		c.Event = Event{
 			Fault: f.ID, Number: f.Events, At: s.now, Change: s.event, Kind: f.Kind, Severity: f.Severity,
-			Condition: f.Condition, Attention: f.Attention.State, Reason: f.Reason, By: s.by, Quiet: quiet,
+			Condition: f.Condition, Attention: f.Attention.State, Reason: f.Reason, By: s.by, Note: s.note, Quiet: quiet,
 		}
 	}
 	c.Fault = f.clone()
@@ -148,6 +149,9 @@ func (s *step) commit(before Fault) (Fault, []Change) {
 // first of a fault that stands is that it is open.
 func (s *step) quiet() bool {
 	f := &s.fault
+	if f.Attention.State == schemas.Shelved && s.by == "" && (s.event == ChangeUpdated || s.event == ChangeReopened) {
+		return true // it was put aside
+	}
 	if f.Told {
 		return false
 	}
@@ -193,7 +197,7 @@ func (s *step) tell(change string) {
 func (s *step) begin(kind Kind, since time.Time, reason string) {
 	f := &s.fault
 	if f.ID != "" {
-		f.ClosedAt, f.Told = time.Time{}, false
+		f.ClosedAt, f.Told = time.Time{}, f.Attention.State == schemas.Shelved
 		f.Reopened++
 		if f.Attention.State != schemas.Shelved {
 			f.Attention = Attention{State: schemas.Unseen, At: s.now}
@@ -280,7 +284,7 @@ func (s *step) attend(in Attend) {
 		return
 	}
 	s.fault.Attention = Attention{State: in.To, By: in.By, At: s.now, Until: in.Until, Note: in.Note}
-	s.by = in.By
+	s.by, s.note = in.By, in.Note
 	s.tell(change)
 }
 
@@ -292,7 +296,7 @@ func (s *step) abandon(in Abandon) {
 	if !s.fault.Firing {
 		s.fault.ClosedAt = s.now
 	}
-	s.by = in.By
+	s.by, s.note = in.By, in.Reason
 	s.tell(ChangeAbandoned)
 }
 
@@ -327,7 +331,7 @@ func (s *step) handReport(in HandReport) {
 			f.Machine.Route = in.Route
 		}
 	}
-	s.by = in.By
+	s.by, s.note = in.By, in.Text
 	s.tell(ChangeUpdated)
 }
 

@@ -205,3 +205,32 @@ func (l faultStore) Get(ctx context.Context, id string) (faults.Fault, []faults.
 	}
 	return f, events, nil
 }
+
+// Audit gives what people did about faults in [from, to), oldest first, up to limit; a zero time is no bound, and an empty by is everybody.
+func (s *Store) Audit(ctx context.Context, from, to time.Time, by string, limit int) ([]faults.Event, error) {
+	var out []faults.Event
+	err := s.view(ctx, func(q *querier) error {
+		return q.rows(`SELECT body FROM fault_event WHERE json_extract(CAST(body AS TEXT), '$.by') IS NOT NULL
+			ORDER BY json_extract(CAST(body AS TEXT), '$.at'), fault, number`, nil, func(scan func(...any) error) error {
+			var body []byte
+			var e faults.Event
+			if err := scan(&body); err != nil {
+				return err
+			}
+			if err := json.Unmarshal(body, &e); err != nil {
+				return err
+			}
+			if by != "" && e.By != by || e.At.Before(from) || !to.IsZero() && !e.At.Before(to) {
+				return nil
+			}
+			if out = append(out, e); len(out) >= limit {
+				return errEnough
+			}
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, fmt.Errorf("read what people did: %w", err)
+	}
+	return out, nil
+}

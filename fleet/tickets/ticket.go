@@ -67,6 +67,9 @@ func (o Order) Validate() error {
 	return nil
 }
 
+// Given implements orders.Order.
+func (o Order) Given() (string, time.Time) { return o.ID, o.At }
+
 // Query narrows Store.List down; its zero value asks for all.
 type Query struct{ Machine, Vehicle string }
 

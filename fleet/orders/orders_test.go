@@ -1,4 +1,4 @@
-package tickets_test
+package orders_test
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/fleet/tickets"
 )
 
@@ -19,16 +20,16 @@ func order(id, vehicle string, at time.Time) tickets.Order {
 
 func TestOrdersAreTakenInTheOrderOfTime(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "orders")
-	if list, err := tickets.Take(dir); len(list) > 0 || err != nil {
+	if list, err := orders.Take[tickets.Order](dir); len(list) > 0 || err != nil {
 		t.Fatalf("of a folder that is not there: %v, %v", list, err)
 	}
 	later, earlier := order("a", "v 1/ä", noon().Add(time.Minute)), order("b", "v2", noon())
 	for _, o := range []tickets.Order{later, earlier} {
-		if _, err := tickets.Leave(dir, o); err != nil {
+		if _, err := orders.Leave(dir, o); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list, err := tickets.Take(dir)
+	list, err := orders.Take[tickets.Order](dir)
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%v, %v", list, err)
 	}
@@ -42,7 +43,7 @@ func TestOrdersAreTakenInTheOrderOfTime(t *testing.T) {
 
 func TestWhatIsNoOrderIsSetAside(t *testing.T) {
 	dir := t.TempDir()
-	path, err := tickets.Leave(dir, order("good", "v", noon()))
+	path, err := orders.Leave(dir, order("good", "v", noon()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,14 +57,14 @@ func TestWhatIsNoOrderIsSetAside(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "7.json"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	list, err := tickets.Take(dir)
+	list, err := orders.Take[tickets.Order](dir)
 	if len(list) != 1 || list[0].Path != path || err == nil || strings.Count(err.Error(), "not an order") != 6 {
 		t.Fatalf("%v, %v", list, err)
 	}
-	if list, err := tickets.Take(dir); len(list) != 1 || err != nil {
+	if list, err := orders.Take[tickets.Order](dir); len(list) != 1 || err != nil {
 		t.Errorf("again: %v, %v", list, err)
 	}
-	if _, err := os.Stat(tickets.Refused(filepath.Join(dir, "2.json"))); err != nil {
+	if _, err := os.Stat(orders.Refused(filepath.Join(dir, "2.json"))); err != nil {
 		t.Error(err)
 	}
 }
@@ -82,7 +83,7 @@ func TestOrdersThatCannotBe(t *testing.T) {
 	} {
 		o := good
 		change(&o)
-		if _, err := tickets.Leave(t.TempDir(), o); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := orders.Leave(t.TempDir(), o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
@@ -116,7 +117,7 @@ func FuzzTake(f *testing.F) {
 		if err := os.WriteFile(path, body, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		list, err := tickets.Take(dir)
+		list, err := orders.Take[tickets.Order](dir)
 		if (err == nil) == (len(list) == 0) {
 			t.Fatalf("%v, %v", list, err)
 		}
@@ -129,3 +130,5 @@ func FuzzTake(f *testing.F) {
 		}
 	})
 }
+
+func noon() time.Time { return time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC) }

@@ -1,4 +1,5 @@
-package tickets
+// Package orders carries what a person orders at the command line to the service that runs, by files in a folder beside its store.
+package orders
 
 import (
 	"bytes"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The store has one writer. A command line that is to order something while the service runs leaves the order as a file in
@@ -22,9 +24,15 @@ const (
 	maxTaken      = 100        // files at a time
 )
 
+// Order is what can be ordered. It is written as JSON.
+type Order interface {
+	Validate() error            // says which field is wrong
+	Given() (string, time.Time) // a random id of letters and digits, and when it was given
+}
+
 // Left is an order in a folder.
-type Left struct {
-	Order Order
+type Left[O Order] struct {
+	Order O
 	Path  string
 }
 
@@ -33,14 +41,15 @@ type Left struct {
 func Leave(dir string, o Order) (path string, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("leave an order about tickets: %w", err)
+			err = fmt.Errorf("leave an order: %w", err)
 		}
 	}()
 	if err := o.Validate(); err != nil {
 		return "", err
 	}
-	if strings.ContainsFunc(o.ID, func(r rune) bool { return r < '0' || r > 'z' || r == '\\' }) {
-		return "", fmt.Errorf("id %q: only letters and digits", o.ID)
+	id, at := o.Given()
+	if strings.ContainsFunc(id, func(r rune) bool { return r < '0' || r > 'z' || r == '\\' }) {
+		return "", fmt.Errorf("id %q: only letters and digits", id)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
@@ -50,7 +59,7 @@ func Leave(dir string, o Order) (path string, err error) {
 		return "", err
 	}
 	// The order of names is that of time. The folder keeps others out; the service may be another user than root.
-	path = filepath.Join(dir, o.At.UTC().Format("20060102T150405.000000000")+"-"+o.ID+orderSuffix)
+	path = filepath.Join(dir, at.UTC().Format("20060102T150405.000000000")+"-"+id+orderSuffix)
 	if err := writeWhole(path, body); err != nil {
 		return "", err
 	}
@@ -94,27 +103,27 @@ func isOrder(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), orderSuffi
 
 // Take reads the orders in a folder, oldest first. Files that are no orders are renamed, and named in the error together
 // with those that cannot be read; the others are returned nevertheless.
-func Take(dir string) (list []Left, err error) {
+func Take[O Order](dir string) (list []Left[O], err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("take orders about tickets: %w", err)
+		return nil, fmt.Errorf("take orders: %w", err)
 	}
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !isOrder(e) })
 	var errs []error
 	for _, e := range entries[:min(len(entries), maxTaken)] {
 		path := filepath.Join(dir, e.Name())
-		o, err := readOrder(path)
+		o, err := readOrder[O](path)
 		if errors.Is(err, errNoOrder) {
 			err = errors.Join(err, os.Rename(path, path+refusedSuffix))
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("take the order about tickets %s: %w", path, err))
+			errs = append(errs, fmt.Errorf("take the order %s: %w", path, err))
 			continue
 		}
-		list = append(list, Left{o, path})
+		list = append(list, Left[O]{o, path})
 	}
 	return list, errors.Join(errs...)
 }
@@ -124,40 +133,40 @@ func Refused(path string) string { return path + refusedSuffix }
 
 var errNoOrder = errors.New("not an order")
 
-func readOrder(path string) (Order, error) {
+func readOrder[O Order](path string) (o O, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Order{}, err
+		return o, err
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
-		return Order{}, err
+		return o, err
 	}
 	if !info.Mode().IsRegular() {
-		return Order{}, fmt.Errorf("%w: not a regular file", errNoOrder)
+		return o, fmt.Errorf("%w: not a regular file", errNoOrder)
 	}
 	body, err := io.ReadAll(io.LimitReader(f, maxOrder+1))
 	if err != nil {
-		return Order{}, err
+		return o, err
 	}
-	return parseOrder(body)
+	return parseOrder[O](body)
 }
 
-func parseOrder(body []byte) (o Order, err error) {
+func parseOrder[O Order](body []byte) (o O, err error) {
 	if len(body) > maxOrder {
 		return o, fmt.Errorf("%w: more than %d bytes", errNoOrder, maxOrder)
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&o); err != nil {
-		return Order{}, fmt.Errorf("%w: %w", errNoOrder, err)
+		return o, fmt.Errorf("%w: %w", errNoOrder, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Order{}, fmt.Errorf("%w: there is more after it", errNoOrder)
+		return o, fmt.Errorf("%w: there is more after it", errNoOrder)
 	}
 	if err := o.Validate(); err != nil {
-		return Order{}, fmt.Errorf("%w: %w", errNoOrder, err)
+		return o, fmt.Errorf("%w: %w", errNoOrder, err)
 	}
 	return o, nil
 }
