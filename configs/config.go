@@ -116,6 +116,10 @@ type Machine struct {
 	KeyFile string `mapstructure:"key_file" yaml:"key_file"`
 	// Radio is where the machine is on air, as in Edge.
 	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=ble:|startswith=socket:"`
+	// Depot is where the vehicle is stabled, and Network the mobile network of the machine's SIM; both are told in heartbeats,
+	// so that machines lost together are one fault of what they have in common.
+	Depot   string `mapstructure:"depot" yaml:"depot" validate:"max=64"`
+	Network string `mapstructure:"network" yaml:"network" validate:"max=64"`
 	// TapsPerHour is how many simulated passengers pay.
 	TapsPerHour float64 `mapstructure:"taps_per_hour" yaml:"taps_per_hour" validate:"min=0,max=100000"`
 }

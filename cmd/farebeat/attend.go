@@ -46,7 +46,7 @@ and why is kept: see farebeat faults audit.`
 		var f attendFlags
 		cmd := &cobra.Command{
 			Use: c.use, Short: c.short, Long: c.long + works, Args: cobra.ExactArgs(1),
-			Example: "  farebeat faults " + string(c.use[:len(c.use)-2]) + "M-01K5Y0H3QZ0000000000000000 --note 'technician is on the way'",
+			Example: "  farebeat faults " + c.use[:len(c.use)-2] + "M-01K5Y0H3QZ0000000000000000 --note 'technician is on the way'",
 			RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, c.verb, args[0]) },
 		}
 		f.store.config.register(cmd)

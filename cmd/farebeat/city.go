@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net"
 	"net/url"
@@ -33,10 +34,11 @@ type cityOptions struct {
 	duties   []city.Duty
 	dir      string // journals and outboxes
 	zone     *time.Location
-	keys     *keys.Master                // of the machines, or key
-	key      func(machine string) []byte // 32 bytes
-	name     func(vehicle string) string // of the vehicle's machine; vehicle-1 if nil
-	taps     float64                     // an hour and machine
+	keys     *keys.Master                                 // of the machines, or key
+	key      func(machine string) []byte                  // 32 bytes
+	name     func(vehicle string) string                  // of the vehicle's machine; vehicle-1 if nil
+	home     func(vehicle string) (depot, network string) // what its machine says of itself; nil: nothing
+	taps     float64                                      // an hour and machine
 	outages  []city.Outage
 	seed     uint64
 	journal  journal.Options
@@ -81,7 +83,7 @@ func newSimulatedCity(ctx context.Context, o cityOptions) (c *simulatedCity, err
 		Clock: o.clock, Duties: o.duties, Tree: tree, Dir: filepath.Join(o.dir, "machines"), Zone: o.zone,
 		Key: o.key, Name: o.name,
 		Connect: c.uplink, Radio: c.onAir, Journal: o.journal, Layover: 30 * time.Minute, Interval: o.interval,
-		TapsPerHour: o.taps, Outages: o.outages, Seed: o.seed, Firmware: "simulated", Logger: o.logger,
+		TapsPerHour: o.taps, Outages: o.outages, Seed: o.seed, Firmware: "simulated", Home: o.home, Logger: o.logger,
 	})
 	if err != nil {
 		return nil, err
@@ -268,4 +270,12 @@ func dutiesOn(feed *gtfs.Feed, date gtfs.Date) []city.Duty {
 		}
 	}
 	return out
+}
+
+// simulatedHome spreads the simulated machines over two depots and two mobile networks.
+func simulatedHome(vehicle string) (depot, network string) {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(vehicle)) // it never fails
+	n := h.Sum32()
+	return []string{"north", "south"}[n%2], []string{"001-01", "001-02"}[n/2%2] // test networks of ITU-T E.212
 }

@@ -185,7 +185,7 @@ func newDemo(cmd *cobra.Command, o demoOptions, dir string) (*demo, error) {
 	}
 	d.city, err = newSimulatedCity(ctx, cityOptions{
 		operator: tree.Operator(), clock: d.clock, duties: onDuty(dutiesOn(feed, date), at), dir: dir, zone: feed.Location, keys: master,
-		taps: 240, outages: demoOutages(feed, date, at, o), seed: o.seed, gateways: true, pace: time.Millisecond, logger: logger,
+		home: simulatedHome, taps: 240, outages: demoOutages(feed, date, at, o), seed: o.seed, gateways: true, pace: time.Millisecond, logger: logger,
 		journal: journal.Options{FirstEpoch: uint32(time.Now().Unix()), NoSync: o.keep == ""},
 		connect: func(id topics.Identity) (session.Options, func()) {
 			c := &cuttable{}

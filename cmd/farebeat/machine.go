@@ -143,6 +143,7 @@ func runMachine(cmd *cobra.Command, c configs.Config, offline bool, rim rim) (er
 		clock: clock, dir: c.Data, zone: zone, taps: c.Machine.TapsPerHour, seed: uint64(time.Now().UnixNano()), logger: logger,
 		operator: c.Operator, key: func(string) []byte { return key },
 		name:    func(string) string { return c.Machine.ID },
+		home:    func(string) (depot, network string) { return c.Machine.Depot, c.Machine.Network },
 		duties:  []city.Duty{{Vehicle: c.Machine.Vehicle, Route: c.Machine.Route, From: begins, To: begins.AddDate(10, 0, 0)}},
 		offline: offline, journal: kept, interval: rim.interval, patience: firstConnection,
 		connect: func(topics.Identity) (session.Options, func()) {

@@ -111,7 +111,7 @@ func runSimulate(cmd *cobra.Command, c configs.Config, o simulateOptions) (err e
 	beats := &firstBeats{giveUp: giveUp}
 	sim, err := newSimulatedCity(ctx, cityOptions{
 		clock: city.NewClock(start, o.speed, time.Now), duties: onDuty(duties, start), dir: dir, zone: zone, keys: master, operator: c.Operator,
-		taps: o.taps, outages: outages, seed: o.seed, gateways: o.gateways, journal: machineJournal(o.dir == ""), logger: logger, beats: beats,
+		home: simulatedHome, taps: o.taps, outages: outages, seed: o.seed, gateways: o.gateways, journal: machineJournal(o.dir == ""), logger: logger, beats: beats,
 		connect: func(id topics.Identity) (session.Options, func()) {
 			so, optErr := clientOptions(c.Client, "sim-"+string(id.Role)+"-"+id.Name)
 			must(optErr) // checked above

@@ -37,6 +37,8 @@ type Options struct {
 	DayStart time.Duration   // local time at which a service day begins, default 3 h
 	Currency string          // ISO 4217, of every fare
 	Firmware string
+	Depot    string           // where the vehicle is stabled; empty: not told
+	Network  string           // mobile network of the SIM; empty: not told
 	Now      func() time.Time // true time; the machine's clock is this plus its skew
 	Skew     time.Duration    // of the machine's clock, until it is set
 	Logger   *slog.Logger     // nil: silent
@@ -255,7 +257,7 @@ func (m *Machine) Heartbeat(now time.Time, hb *schemas.Heartbeat) error {
 	*hb = schemas.Heartbeat{
 		Seq: m.seq, Boot: m.boot, At: now.Add(m.skew).UTC(), Vehicle: m.opts.Vehicle, Route: m.duty.Route, Trip: m.duty.Trip,
 		State: schemas.Running, Pending: uint32(s.Pending), PendingMinor: s.PendingAmount, LastSeq: s.LastSeq, Epoch: s.Epoch,
-		Firmware: m.opts.Firmware, Fault: m.faultCode(),
+		Firmware: m.opts.Firmware, Depot: m.opts.Depot, Network: m.opts.Network, Fault: m.faultCode(),
 	}
 	if s.Pending > 0 {
 		hb.Currency = m.opts.Currency

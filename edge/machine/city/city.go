@@ -53,6 +53,7 @@ type Options struct {
 	Fare        func(r *rand.Rand) machine.Fare
 	Currency    string // default USD
 	Firmware    string
+	Home        func(vehicle string) (depot, network string) // what the vehicle's machine says of itself; nil: nothing
 	Outages     []Outage
 	Seed        uint64
 	Lanes       int           // workers, default 16
@@ -150,7 +151,12 @@ func (c *City) unit(i int, duties []Duty) (*unit, error) {
 	}
 	jo := c.o.Journal
 	jo.NoLock = true // the city holds the lock of all
+	var depot, network string
+	if c.o.Home != nil {
+		depot, network = c.o.Home(vehicle)
+	}
 	m, err := machine.New(machine.Options{
+		Depot: depot, Network: network,
 		ID: id, Vehicle: vehicle, Key: c.o.Key(id), Dir: filepath.Join(c.o.Dir, "m-"+url.PathEscape(id)), Journal: jo,
 		Zone: c.o.Zone, Currency: c.o.Currency, Firmware: c.o.Firmware, Now: c.clock.Now, Logger: c.o.Logger,
 	})
