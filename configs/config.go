@@ -63,6 +63,8 @@ type Fleet struct {
 	ExpectedFile string `mapstructure:"expected_file" yaml:"expected_file" validate:"excluded_with=GTFS"`
 	// Expected are numbers set by hand; they win over both.
 	Expected []HandExpectation `mapstructure:"expected" yaml:"expected" validate:"dive"`
+	// Depots name the gateways that stand in depots' yards.
+	Depots []Depot `mapstructure:"depots" yaml:"depots" validate:"unique=Name,dive"`
 	// RulesFile replaces the default rules.
 	RulesFile string `mapstructure:"rules_file" yaml:"rules_file"`
 	// MasterKeyFile holds the 32-byte key from which machine keys are derived, as hex.
@@ -74,6 +76,12 @@ type Fleet struct {
 	// TicketValidity is for how long the ticket holds with which a gateway opens sessions with a machine over BLE, 10 min to
 	// 7 days. It is renewed at half of that while the machine's fault stands.
 	TicketValidity time.Duration `mapstructure:"ticket_validity" yaml:"ticket_validity" validate:"min=10m,max=168h"`
+}
+
+// Depot is a depot with a gateway of its own in the yard. Name is what its machines call it in heartbeats.
+type Depot struct {
+	Name    string `mapstructure:"name" yaml:"name" validate:"required,max=64"`
+	Gateway string `mapstructure:"gateway" yaml:"gateway" validate:"required,max=64"` // the gateway's vehicle id
 }
 
 // HandExpectation sets a number for a route, each day.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/farebeat/farebeat/configs"
 )
@@ -33,7 +34,7 @@ func TestSampleFileIsTheDefault(t *testing.T) {
 	if diff := cmp.Diff(mustPrint(t, want), mustPrint(t, got)); diff != "" {
 		t.Errorf("farebeat.yaml is not the default: %s", diff)
 	}
-	if diff := cmp.Diff(configs.Default(), want, cmp.Transformer("empty", func(h []configs.HandExpectation) int { return len(h) })); diff != "" {
+	if diff := cmp.Diff(configs.Default(), want, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("nothing set is not the default: %s", diff)
 	}
 }

@@ -202,7 +202,7 @@ func allKeys(t reflect.Type, path string) []string {
 
 func leafKeys() []string {
 	return slices.DeleteFunc(allKeys(reflect.TypeFor[Config](), ""), func(k string) bool {
-		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected"}, k)
+		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.depots"}, k)
 	})
 }
 

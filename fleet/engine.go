@@ -26,6 +26,9 @@ type EngineConfig struct {
 	Expect   expect.Source
 	Rules    *rules.Set
 	Policy   faults.Policy // how a fault lives; the zero value is the default
+	// DepotGateways are the vehicle ids of gateways that stand in a depot's yard, by depot. They reach a machine of which no
+	// vehicle is known.
+	DepotGateways map[string]string
 }
 
 // Engine decides: from heartbeats and a clock to who is online, what should be, and which
@@ -240,7 +243,7 @@ func machineInput(v presence.View, blind bool) rules.MachineInput {
 func (e *Engine) machineCheck(v presence.View, verdicts []rules.Verdict, blind bool) faults.MachineCheck {
 	check := faults.MachineCheck{
 		Machine: v.Machine, Route: v.Route, Depot: v.Depot, Network: v.Network, Firmware: v.Firmware, State: v.State, LastHeartbeat: v.LastHeartbeat,
-		Vehicle: dispatch.Carrier(dispatch.Whereabouts{Vehicle: v.Vehicle, SeenBy: v.SeenBy}, e.gatewayThere),
+		Vehicle: dispatch.Carrier(dispatch.Whereabouts{Vehicle: v.Vehicle, SeenBy: v.SeenBy, Depot: e.cfg.DepotGateways[v.Depot]}, e.gatewayThere),
 		Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency, Epoch: v.Epoch, LastSeq: v.LastSeq,
 		Verdicts: verdicts, Blind: blind,
 	}

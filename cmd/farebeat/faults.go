@@ -81,6 +81,8 @@ func faultLine(f faults.Fault, zone *time.Location) string {
 	if f.Subject.Machine != "" {
 		if m := f.Machine; m != nil && m.Vehicle != "" {
 			subject = "vehicle " + m.Vehicle + ", " + subject
+		} else {
+			subject = "no known vehicle, " + subject
 		}
 		if m := f.Machine; m != nil && m.Route != "" {
 			subject += " on route " + m.Route

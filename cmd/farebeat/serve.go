@@ -189,8 +189,16 @@ func engineConfig(cmd *cobra.Command, c configs.Config) (fleet.EngineConfig, err
 	interval := c.Fleet.HeartbeatInterval
 	return fleet.EngineConfig{
 		Location: loc, Interval: interval, WarmUp: presence.Config{Interval: interval, DeadlineIntervals: 4}.Deadline(),
-		Expect: chain, Rules: set,
+		Expect: chain, Rules: set, DepotGateways: depotGateways(c.Fleet.Depots),
 	}, nil
+}
+
+func depotGateways(list []configs.Depot) map[string]string {
+	gateways := make(map[string]string, len(list))
+	for _, d := range list {
+		gateways[d.Name] = d.Gateway
+	}
+	return gateways
 }
 
 func handRows(list []configs.HandExpectation) []expect.RouteHour {

@@ -17,16 +17,17 @@ import (
 type Whereabouts struct {
 	Vehicle string // bound: the one its latest heartbeat named
 	SeenBy  string // the last whose gateway saw it over BLE
+	Depot   string // that of the gateway in its depot's yard
 }
 
 // Carrier is the vehicle whose gateway is to act on a machine: the one it is bound to, else
 // the last that saw it over BLE. Where the bound one's gateway is not there but that of the
-// one that saw the machine is, the machine has moved: that one. Empty where nobody
+// one that saw the machine is, the machine has moved: that one. Where neither is known its depot's. Empty where nobody
 // knows.
 func Carrier(w Whereabouts, online func(vehicle string) bool) string {
 	switch {
 	case w.Vehicle == "":
-		return w.SeenBy
+		return cmp.Or(w.SeenBy, w.Depot)
 	case w.SeenBy != "" && w.SeenBy != w.Vehicle && !online(w.Vehicle) && online(w.SeenBy):
 		return w.SeenBy
 	}

@@ -61,6 +61,9 @@ func TestCarrier(t *testing.T) {
 		{dispatch.Whereabouts{Vehicle: "v1", SeenBy: "v2"}, online("v1", "v2"), "v1"},
 		{dispatch.Whereabouts{Vehicle: "v1", SeenBy: "v2"}, online("v2"), "v2"},
 		{dispatch.Whereabouts{Vehicle: "v1", SeenBy: "v2"}, online(), "v1"},
+		{dispatch.Whereabouts{Depot: "d"}, online(), "d"},
+		{dispatch.Whereabouts{SeenBy: "v2", Depot: "d"}, online("d"), "v2"},
+		{dispatch.Whereabouts{Vehicle: "v1", Depot: "d"}, online("d"), "v1"},
 	} {
 		if got := dispatch.Carrier(tt.w, tt.online); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.w, got, tt.want)
