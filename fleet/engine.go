@@ -337,14 +337,17 @@ func (e *Engine) Recall(now time.Time, m Memory) error {
 	}
 	e.setRoster(now)
 	problems = append(problems, e.presence.Restore(now, m.Roster))
+	e.book.Restore(m.Faults)
 	if len(m.Rules) > 0 {
 		var states rules.States
 		err := json.Unmarshal(m.Rules, &states)
 		if err == nil {
+			states.Forget(now, func(s faults.Subject) bool {
+				return e.book.Stands(faults.FamilyRoute, s) || e.book.Stands(faults.FamilyCause, s)
+			})
 			e.states, e.causes = states.Routes, states.Causes
 		}
 		problems = append(problems, err)
 	}
-	e.book.Restore(m.Faults)
 	return errors.Join(problems...)
 }

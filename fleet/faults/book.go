@@ -48,8 +48,18 @@ func (b *Book) Restore(faults []Fault) {
 		return Compare(y, x)
 	})
 	for _, f := range sorted {
-		b.put(f.clone())
+		f = f.clone()
+		if f.Parent == "" && f.Maintenance == "" {
+			f.Told = true // also where it was stored by a version that did not note it
+		}
+		b.put(f)
 	}
+}
+
+// Stands reports whether a fault of a family and subject has not ended.
+func (b *Book) Stands(family Family, s Subject) bool {
+	f := b.faults[slotOf(family, s)]
+	return f != nil && !f.Ended()
 }
 
 func (b *Book) put(f Fault) {

@@ -155,10 +155,10 @@ func (s *step) quiet() bool {
 	if f.Told {
 		return false
 	}
-	if f.Parent != "" || f.Maintenance != "" {
+	if f.Parent != "" || f.Maintenance != "" || f.Ended() {
 		return true
 	}
-	if !f.Ended() && s.event != ChangeReopened {
+	if s.event != ChangeReopened {
 		s.event = ChangeOpened
 	}
 	f.Told = true
@@ -179,7 +179,7 @@ func (s *step) context(c Context) {
 		return // for when it begins
 	}
 	s.dirty = true
-	if !f.Told && f.Parent == "" && f.Maintenance == "" {
+	if !f.Told && f.Parent == "" && f.Maintenance == "" && f.Condition != schemas.Abandoned {
 		s.tell(ChangeUpdated)
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"time"
+
+	"github.com/farebeat/farebeat/fleet/faults"
 )
 
 // States is all that the rules remember between two evaluations, to be stored after each
@@ -14,6 +17,23 @@ import (
 type States struct {
 	Routes map[string]RouteState
 	Causes CauseState
+}
+
+// Forget takes what the states say of the beginning of breaches for said now, but for the subjects of which stands is true. After a kill a
+// state may be older than the faults: what it remembers may be the beginning of a fault that has ended since, which must not be
+// taken for that of the next.
+func (s *States) Forget(now time.Time, stands func(faults.Subject) bool) {
+	for route, st := range s.Routes {
+		if !st.Since.IsZero() && !stands(faults.Subject{Route: route}) {
+			st.Since = now
+			s.Routes[route] = st
+		}
+	}
+	for i := range s.Causes.Outages {
+		if o := &s.Causes.Outages[i]; !stands(o.Subject) {
+			o.Since = now
+		}
+	}
 }
 
 // statesFile is the stored form. Version grows when an older program would misread it.
