@@ -129,6 +129,12 @@ func parse(b []byte, location *time.Location) (*Set, error) {
 		if f.Route.KeepFiring != nil {
 			overrides[0].KeepFiring = nil
 		}
+		if f.Route.NeverHeard != nil {
+			overrides[0].NeverHeard = nil
+		}
+		if a := f.Route.Auto; f.Route.MinOnline != nil || f.Route.MinRatio != nil || a != nil && a.FalseAlarms != nil {
+			overrides[0].Auto = nil
+		}
 	}
 	if f.Machine != nil {
 		machine = f.Machine.apply(machine)

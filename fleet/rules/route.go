@@ -24,7 +24,8 @@ type RouteState struct {
 
 	Empty    time.Time `json:"empty,omitzero"`    // since when nothing is online
 	Wanted   time.Time `json:"wanted,omitzero"`   // since when at least one should be
-	Together time.Time `json:"together,omitzero"` // when two or more were last online
+	Together time.Time `json:"together,omitzero"` // when two or more were last online and not late
+	Alone    time.Time `json:"alone,omitzero"`    // when one or more were
 
 	// An hourly number is the most at once in the hour, and says nothing of the minute.
 	// Exact is set once a source was seen to know the minute as well.
@@ -78,8 +79,12 @@ func (s *Set) EvaluateRoute(now time.Time, in RouteInput, st RouteState) (RouteS
 		compared = st.trailingPeak()
 	}
 	reason, silent := st.silence(now, in, rule, demand, known)
-	breach := silent || max(compared, st.Best) < st.Threshold && (compared > 0 || !st.hourly(in.Source))
-	st = st.sample(now, rule.For, breach)
+	breach := silent || compared < st.Threshold && (compared > 0 || !st.hourly(in.Source))
+	if breach && st.Kind == "" && st.Since.IsZero() {
+		// The first sample is of one whole period, wherever the last one lay: an unbroken breach fires after M of them.
+		st.Since, st.Sampled, st.Best = now, now, compared
+	}
+	st = st.sample(now, rule.For, breach && (silent || st.Best < st.Threshold))
 
 	switch {
 	case rule.Off:
@@ -110,7 +115,7 @@ func (st RouteState) thaw(now time.Time) RouteState {
 		// The fault stands; of the rest too much may have happened.
 		return RouteState{Kind: st.Kind, Since: st.Since, Threshold: st.Threshold, Exact: st.Exact}
 	}
-	for _, t := range []*time.Time{&st.WellSince, &st.Sampled, &st.Empty, &st.Wanted, &st.Together} {
+	for _, t := range []*time.Time{&st.WellSince, &st.Sampled, &st.Empty, &st.Wanted, &st.Together, &st.Alone} {
 		if !t.IsZero() {
 			*t = t.Add(away)
 		}
@@ -129,8 +134,11 @@ func (st RouteState) note(now time.Time, in RouteInput, loc *time.Location) Rout
 	case st.Empty.IsZero():
 		st.Empty = now
 	}
-	if in.Online >= 2 {
-		st.Together = now
+	switch fresh := in.Online - in.Late; {
+	case fresh >= 2:
+		st.Together, st.Alone = now, now
+	case fresh == 1:
+		st.Alone = now
 	}
 	switch {
 	case in.ExpectedNow <= 0 || in.Lowest <= 0:
@@ -219,9 +227,8 @@ func (s *Set) threshold(now time.Time, in RouteInput, demand int, known bool) in
 
 // silence reports whether the route is wholly silent, and why that is known.
 func (st *RouteState) silence(now time.Time, in RouteInput, rule *Rule, demand int, known bool) (string, bool) {
-	const lately = 10 * time.Minute // two that went home one after the other are no silence
 	wanted := !known || min(in.ExpectedNow, in.Lowest) > 0
-	if in.Known >= 2 && in.AllSilentFor >= rule.SilentAfter && wanted && !st.Together.IsZero() && now.Sub(st.Together) <= lately {
+	if in.Known >= 2 && in.AllSilentFor >= rule.SilentAfter && wanted && st.atOnce(rule) {
 		return fmt.Sprintf("None of the route's %d machines was heard for %s.", in.Known, in.AllSilentFor.Round(time.Second)), true
 	}
 	if st.hourly(in.Source) {
@@ -231,17 +238,28 @@ func (st *RouteState) silence(now time.Time, in RouteInput, rule *Rule, demand i
 		}
 		return "", false
 	}
-	if !known || in.Online > 0 || st.Wanted.IsZero() || st.Empty.IsZero() {
+	if !known || in.Online > 0 || demand <= 0 || st.Wanted.IsZero() || st.Empty.IsZero() {
 		return "", false
 	}
 	since := st.Empty
 	if st.Wanted.After(since) {
 		since = st.Wanted
 	}
-	if now.Sub(since) < rule.NeverHeardAfter {
+	// The more machines are wanted, the shorter the time for which all of them happen to be broken.
+	if now.Sub(since) < rule.NeverHeardAfter/time.Duration(demand) {
 		return "", false
 	}
+	if demand == 1 && in.Known > 0 && in.AllSilentFor < now.Sub(st.Wanted) {
+		return "", false // the one that is wanted was heard: it has a fault of its own, and one cause is one fault
+	}
 	return fmt.Sprintf("Nothing was online for %s, %d were expected.", now.Sub(since).Round(time.Second), demand), true
+}
+
+// atOnce reports whether the last two machines that were heard fell silent together: two that break one after
+// the other are two faults of machines, and two that go home are none. Of one cause the last heartbeats are an interval
+// apart, a third of SilentAfter, and the looks at them add a little.
+func (st *RouteState) atOnce(rule *Rule) bool {
+	return !st.Together.IsZero() && st.Alone.Sub(st.Together) <= rule.SilentAfter/2
 }
 
 // sample takes one sample if its time has come.

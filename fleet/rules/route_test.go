@@ -184,12 +184,109 @@ func TestNoServiceNoSilence(t *testing.T) {
 }
 
 func TestNeverHeardRoute(t *testing.T) {
-	l := newLine(t, 15*time.Second, 0, "timetable")
-	// Its first machine is due at 07:40, so that the source is seen to know minutes.
-	l.until("07:40:00", func(_ time.Time, in *RouteInput) { in.Expected, in.ExpectedNow, in.Lowest = 1, 0, 0 })
-	l.until("07:50:00", func(_ time.Time, in *RouteInput) { in.ExpectedNow = 1 })
-	l.until("09:00:00", func(_ time.Time, in *RouteInput) { in.Lowest = 1 })
-	l.want("08:05:00 route_silent")
+	for _, tt := range []struct {
+		wanted int
+		known  int
+		want   []string
+	}{
+		{1, 0, []string{"09:20:00 route_silent"}}, // 90 minutes
+		{2, 0, []string{"08:35:00 route_silent"}}, // half of it: two must be broken
+		{2, 1, []string{"08:35:00 route_silent"}},
+		{9, 9, []string{"07:58:00 route_below", "08:00:00 route_silent"}},
+	} {
+		l := newLine(t, 15*time.Second, 0, "timetable")
+		l.in.Known = tt.known
+		// Its machines are due at 07:40, so that the source is seen to know minutes.
+		l.until("07:40:00", func(_ time.Time, in *RouteInput) { in.Expected, in.ExpectedNow, in.Lowest = tt.wanted, 0, 0 })
+		l.until("07:50:00", func(_ time.Time, in *RouteInput) { in.ExpectedNow = tt.wanted })
+		l.until("10:00:00", func(_ time.Time, in *RouteInput) { in.Lowest = tt.wanted })
+		if diff := cmp.Diff(tt.want, l.history); diff != "" {
+			t.Errorf("%d wanted, %d known (-want +got):\n%s", tt.wanted, tt.known, diff)
+		}
+	}
+}
+
+func TestTheOneMachineOfARouteHasAFaultOfItsOwn(t *testing.T) {
+	for _, tt := range []struct {
+		heard string // last
+		want  []string
+	}{
+		{"08:30:00", nil}, // it came, and broke
+		{"07:00:00", []string{"09:20:00 route_silent"}}, // it broke the day before: whoever should come did not
+	} {
+		l := newLine(t, 15*time.Second, 1, "timetable")
+		l.until("07:00:15", expected(1))
+		l.until("07:50:00", silentSince("07:00:00"), func(_ time.Time, in *RouteInput) { in.ExpectedNow, in.Lowest = 0, 0 })
+		if tt.heard > "07:50:00" {
+			l.until(tt.heard, expected(1), online(1))
+		}
+		l.until("13:00:00", silentSince(tt.heard), expected(1))
+		if diff := cmp.Diff(tt.want, l.history); diff != "" {
+			t.Errorf("last heard %s (-want +got):\n%s", tt.heard, diff)
+		}
+	}
+}
+
+func TestSilenceIsOfOneCauseWhereAllFallSilentAtOnce(t *testing.T) {
+	for _, tt := range []struct {
+		apart  time.Duration // between the two last heartbeats
+		silent bool
+	}{
+		{0, true},
+		{5 * time.Second, true},
+		{10 * time.Second, true},
+		{15 * time.Second, true},
+		{time.Minute, false},
+		{5 * time.Minute, false},
+		{9 * time.Minute, false},
+	} {
+		for offset := range 5 {
+			l := newLine(t, 5*time.Second, 2, "none")
+			l.until("07:20:00")
+			second := l.now.Add(time.Duration(offset) * time.Second)
+			last := [2]time.Time{second.Add(-tt.apart), second}
+			if tt.apart > 20*time.Second {
+				last = [2]time.Time{second, second.Add(tt.apart)}
+			}
+			l.until("07:40:00", func(now time.Time, in *RouteInput) { heardLast(now, in, last) })
+			want := []string(nil)
+			if tt.silent {
+				fires := last[1].Add(45 * time.Second)
+				want = []string{fires.Add(4*time.Second).Truncate(5*time.Second).Format("15:04:05 ") + "route_silent"}
+			}
+			if diff := cmp.Diff(want, l.history); diff != "" {
+				t.Errorf("%v apart, offset %d s (-want +got):\n%s", tt.apart, offset, diff)
+			}
+		}
+	}
+}
+
+// heardLast is what presence tells of two machines that send every 15 s until their last heartbeat.
+func heardLast(now time.Time, in *RouteInput, last [2]time.Time) {
+	in.Online, in.Late, in.AllSilentFor = 0, 0, time.Hour
+	for _, at := range last {
+		silence := max(now.Sub(at), 0)
+		in.AllSilentFor = min(in.AllSilentFor, silence)
+		if silence <= time.Minute {
+			in.Online++
+			if silence > 30*time.Second {
+				in.Late++
+			}
+		}
+	}
+}
+
+func TestAnUnbrokenBreachFiresAfterItsTimeAtAnyPhase(t *testing.T) {
+	for source, takes := range map[string]time.Duration{"hand": 30 * time.Second, "timetable": 8 * time.Minute} {
+		for phase := 0; phase < 60; phase += 5 {
+			l := newLine(t, 5*time.Second, 10, source)
+			l.state.Exact = true
+			begin := day.Add(20*time.Minute + time.Duration(phase)*time.Second)
+			l.until(begin.Format("15:04:05"))
+			l.until("07:40:00", online(4))
+			l.want(begin.Add(takes).Format("15:04:05 ") + "route_below")
+		}
+	}
 }
 
 func TestHourlyNumbersAreNotMinutes(t *testing.T) {

@@ -22,8 +22,8 @@ type Rule struct {
 
 	For             For
 	KeepFiring      time.Duration // the breach must be over for this long before it resolves
-	SilentAfter     time.Duration // all machines of a route unheard for this long: it is silent
-	NeverHeardAfter time.Duration // none online for this long although at least one should be: it is silent
+	SilentAfter     time.Duration // all machines of a route, two or more, fell silent at once and are unheard for this long: it is silent
+	NeverHeardAfter time.Duration // none online for this long, by the number that should be: it is silent
 }
 
 // For says how long a breach must last: M of the last Of samples, one sample Every.
@@ -35,7 +35,7 @@ type For struct {
 // MaxWindow is the greatest number of samples that a For may look back on.
 const MaxWindow = 64
 
-// Duration is how long an unbroken breach takes to fire, at most.
+// Duration is how long an unbroken breach takes to fire.
 func (f For) Duration() time.Duration { return time.Duration(f.M) * f.Every }
 
 // MachineRules are the rules for single machines.

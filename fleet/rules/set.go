@@ -75,8 +75,11 @@ func defaults() (Rule, MachineRules, PlatformRule, []override) {
 		KeepFiring: 2 * time.Minute, SilentAfter: 45 * time.Second, NeverHeardAfter: 15 * time.Minute,
 	}
 	// A timetable says what was planned, and vehicles are late: it needs more patience than
-	// a number that a person set.
+	// a number that a person set. It speaks of every route at every minute, so that a route has some 300 chances a week
+	// to be in breach for long enough: see docs/decisions/0013-a-route-fault-in-a-hundred-weeks.md.
 	patient := override{Sources: []string{"timetable", "history"}, layer: layer{
+		Auto:       &autoLayer{FalseAlarms: ptr(0.0001)},
+		NeverHeard: ptr(duration(90 * time.Minute)),
 		For:        &forLayer{M: ptr(8), Of: ptr(10), Every: ptr(duration(time.Minute))},
 		KeepFiring: ptr(duration(5 * time.Minute)),
 	}}

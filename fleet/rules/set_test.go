@@ -78,6 +78,32 @@ func TestSourceIndexFollowsTheNames(t *testing.T) {
 	}
 }
 
+func TestWhatTheFileSaysForAllRoutesHoldsForTheTimetable(t *testing.T) {
+	noon := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	def := Default(time.UTC).Rule("1", noon, "timetable")
+	for _, tt := range []struct {
+		file string
+		want func(*Rule)
+	}{
+		{"{}", func(*Rule) {}},
+		{"{auto: {availability: 0.9}}", func(r *Rule) { r.Availability = 0.9 }},
+		{"{auto: {false_alarms: 0.01}}", func(r *Rule) { r.FalseAlarms = 0.01 }},
+		{"{min_ratio: 0.5}", func(r *Rule) { r.MinRatio, r.FalseAlarms = 0.5, 0.001 }},
+		{"{min_online: 2}", func(r *Rule) { r.MinOnline, r.FalseAlarms = 2, 0.001 }},
+		{"{never_heard_after: 20m}", func(r *Rule) { r.NeverHeardAfter = 20 * time.Minute }},
+	} {
+		s, err := Parse("r", []byte("route: "+tt.file), time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := def
+		tt.want(&want)
+		if got := s.Rule("1", noon, "timetable"); got != want {
+			t.Errorf("%s: %+v, want %+v", tt.file, got, want)
+		}
+	}
+}
+
 func TestLaterOverridesWinAndSwitchTheKind(t *testing.T) {
 	s, err := Parse("r", []byte("route: {min_ratio: 0.7, for: {m: 1, of: 2}}\noverrides:\n- {routes: [a], min_online: 3}\n- {hours: ['08-09'], auto: {}}\n"), time.UTC)
 	if err != nil {
