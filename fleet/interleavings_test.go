@@ -264,7 +264,9 @@ func (c *chaos) actions() map[string]func(*rapid.T) {
 			c.blind = rapid.Bool().Draw(t, "blind")
 			c.engine.SetBlind(c.now, c.blind)
 		},
-		"reload": func(t *rapid.T) { c.reload(rapid.SampledFrom([]string{"", "maintenance: [{name: n, hours: '00:00-24:00', depots: [d]}]", "machine: {silence: 100s}", "causes: {network: {off: true}}"}).Draw(t, "rules")) },
+		"reload": func(t *rapid.T) {
+			c.reload(rapid.SampledFrom([]string{"", "maintenance: [{name: n, hours: '00:00-24:00', depots: [d]}]", "machine: {silence: 100s}", "causes: {network: {off: true}}"}).Draw(t, "rules"))
+		},
 	}
 }
 

@@ -79,7 +79,7 @@ configuration or input file, 3 a check found a difference.`,
 	})
 	root.AddCommand(
 		newVersionCmd(), newDemoCmd(), newServeCmd(), newEdgeCmd(), newMachineCmd(), newSimulateCmd(), newExpectCmd(), newCountsCmd(), newFaultsCmd(), newReportCmd(), newTicketsCmd(), newLedgerCmd(), newBackupCmd(), newRestoreCmd(), newRepairCmd(),
-		newCollectCmd(), newReplayCmd(), newConfigCmd(), newUsersCmd(),
+		newCollectCmd(), newReplayCmd(), newRulesCmd(), newConfigCmd(), newUsersCmd(),
 	)
 	wrapArgs(root)
 	return root

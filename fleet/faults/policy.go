@@ -145,17 +145,15 @@ func (s *step) commit(before Fault) (Fault, []Change) {
 	return s.fault, []Change{c}
 }
 
-// quiet reports whether nobody is told of the event: the fault was explained from its beginning, and still is. What is told
-// first of a fault that stands is that it is open.
+// quiet reports whether nobody is told of the event: the fault was explained from its beginning, or put aside, and still is. What is
+// told first of a fault that stands is that it is open.
 func (s *step) quiet() bool {
 	f := &s.fault
-	if f.Attention.State == schemas.Shelved && s.by == "" && (s.event == ChangeUpdated || s.event == ChangeReopened) {
-		return true // it was put aside
-	}
+	aside := f.Attention.State == schemas.Shelved && s.by == ""
 	if f.Told {
-		return false
+		return aside && s.event == ChangeUpdated
 	}
-	if f.Parent != "" || f.Maintenance != "" || f.Ended() {
+	if f.Parent != "" || f.Maintenance != "" || f.Ended() || aside {
 		return true
 	}
 	if s.event != ChangeReopened {
@@ -197,7 +195,7 @@ func (s *step) tell(change string) {
 func (s *step) begin(kind Kind, since time.Time, reason string) {
 	f := &s.fault
 	if f.ID != "" {
-		f.ClosedAt, f.Told = time.Time{}, f.Attention.State == schemas.Shelved
+		f.ClosedAt, f.Told = time.Time{}, false
 		f.Reopened++
 		if f.Attention.State != schemas.Shelved {
 			f.Attention = Attention{State: schemas.Unseen, At: s.now}

@@ -1,21 +1,20 @@
 package rules
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/farebeat/farebeat/fleet/rules/internal/yamlfile"
 )
 
 // MaxFile is the greatest rules file in bytes that Parse reads.
-const MaxFile = 4 << 20
+const MaxFile = yamlfile.MaxSize
 
 // file is the YAML document.
 type file struct {
@@ -103,17 +102,9 @@ func Parse(name string, b []byte, location *time.Location) (*Set, error) {
 }
 
 func parse(b []byte, location *time.Location) (*Set, error) {
-	if len(b) > MaxFile {
-		return nil, fmt.Errorf("%d bytes is more than %d", len(b), MaxFile)
-	}
 	var f file
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return nil, plainError(err)
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, errors.New("holds a second YAML document after ---; put all rules into one")
+	if err := yamlfile.Decode(b, &f); err != nil {
+		return nil, err
 	}
 	lines := linesOf(b)
 	rule, machine, platform, overrides := defaults()
@@ -214,51 +205,6 @@ func linesOf(b []byte) lines {
 		}
 	}
 	return l
-}
-
-// plainError turns the decoder's words into ours.
-func plainError(err error) error {
-	var typeErr *yaml.TypeError
-	if !errors.As(err, &typeErr) {
-		return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	unknown := regexp.MustCompile(`^(line \d+): field (\S+) not found in type rules\.(\S+)$`)
-	out := make([]string, 0, len(typeErr.Errors))
-	for _, e := range typeErr.Errors {
-		m := unknown.FindStringSubmatch(e)
-		if m == nil {
-			out = append(out, e)
-			continue
-		}
-		known := keysOf(m[3])
-		out = append(out, fmt.Sprintf("%s: unknown key %q; known here are %s", m[1], m[2], strings.Join(known, ", ")))
-	}
-	return errors.New(strings.Join(out, "; "))
-}
-
-func keysOf(typeName string) []string {
-	rule := []string{"off", "min_online", "min_ratio", "auto", "for", "keep_firing_for", "silent_after", "never_heard_after"}
-	switch typeName {
-	case "file":
-		return []string{"route", "overrides", "machine", "platform", "causes", "maintenance"}
-	case "layer":
-		return rule
-	case "override":
-		return append([]string{"routes", "hours", "sources"}, rule...)
-	case "autoLayer":
-		return []string{"availability", "false_alarms"}
-	case "forLayer":
-		return []string{"m", "of", "every"}
-	case "machineLayer":
-		return []string{"silence", "cap", "pending", "clock_skew", "unsent_after"}
-	case "maintenanceLayer":
-		return []string{"name", "machines", "routes", "vehicles", "depots", "days", "hours", "from", "until"}
-	case "causesLayer":
-		return []string{"vehicle", "depot", "network", "firmware"}
-	case "causeLayer":
-		return []string{"off", "machines", "share"}
-	}
-	return []string{"machines", "share", "routes", "within", "silent_after"}
 }
 
 // prepare checks the filters of an override and works out its hours.

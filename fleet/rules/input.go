@@ -19,6 +19,7 @@ type RouteInput struct {
 	Expected     int           // the most at once in this hour
 	ExpectedNow  int           // at this instant; Expected where the source knows hours only
 	Lowest       int           // the least around this instant, so that a change of duty alarms nobody
+	Low          int           // the low quantile of what was online on such days, learned; 0: not known
 	Source       string        // of the expectation: "hand", "timetable", "history" or "none"
 	Blind        bool          // we could not hear
 	AllSilentFor time.Duration // the shortest silence among Known, in seeing time; 0 where none is known

@@ -216,10 +216,10 @@ func (st *RouteState) demand(in RouteInput) (int, bool) {
 func (s *Set) threshold(now time.Time, in RouteInput, demand int, known bool) int {
 	source := sourceIndex(in.Source)
 	rule := s.rule(in.Route, now, source)
-	lowest := rule.threshold(demand, known)
+	lowest := rule.threshold(demand, known, in.Low)
 	for _, near := range [...]time.Time{now.Add(-DutyChange), now.Add(DutyChange)} {
 		if other := s.rule(in.Route, near, source); other != rule {
-			lowest = min(lowest, other.threshold(demand, known))
+			lowest = min(lowest, other.threshold(demand, known, in.Low))
 		}
 	}
 	return lowest

@@ -16,7 +16,7 @@ type Rule struct {
 	MinRatio  float64 // fewer than this share of the demand is a fault; 0: auto
 
 	// Auto: the threshold is the largest that a binomial of the demand and Availability stays
-	// under with a probability below FalseAlarms.
+	// under with a probability below FalseAlarms, but never above RouteInput.Low.
 	Availability float64 // the share of time that a healthy machine is heard, in (0, 1)
 	FalseAlarms  float64 // the probability of a breach while all is well, in (0, 0.5)
 
@@ -119,8 +119,9 @@ func (p PlatformRule) check() error {
 	return nil
 }
 
-// threshold is the number below which a route with this demand is in breach, 0 for none.
-func (r Rule) threshold(demand int, known bool) int {
+// threshold is the number below which a route with this demand is in breach, 0 for none. What was
+// learned, low, bounds what is worked out and not what a person set; 0 is not known.
+func (r Rule) threshold(demand int, known bool, low int) int {
 	switch {
 	case r.Off || known && demand <= 0:
 		return 0
@@ -131,7 +132,11 @@ func (r Rule) threshold(demand int, known bool) int {
 	case r.MinRatio > 0:
 		return int(math.Ceil(r.MinRatio*float64(demand) - 1e-9))
 	}
-	return autoThreshold(demand, r.Availability, r.FalseAlarms)
+	auto := autoThreshold(demand, r.Availability, r.FalseAlarms)
+	if low > 0 {
+		auto = min(auto, low)
+	}
+	return auto
 }
 
 // autoThreshold is k+1 for the largest k with P(X <= k) < budget, X binomial(n, p); 0 if even

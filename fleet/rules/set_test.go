@@ -21,7 +21,7 @@ func berlin(t testing.TB) *time.Location {
 
 func example(t testing.TB) []byte {
 	t.Helper()
-	b, err := os.ReadFile("testdata/rules.yaml")
+	b, err := os.ReadFile("../../configs/rules.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestThresholdKinds(t *testing.T) {
 		{Rule{Availability: 0.97, FalseAlarms: 0.001}, 10, true, 7},
 		{Rule{Off: true, MinOnline: 12}, 20, true, 0},
 	} {
-		if got := tt.rule.threshold(tt.demand, tt.known); got != tt.want {
+		if got := tt.rule.threshold(tt.demand, tt.known, 0); got != tt.want {
 			t.Errorf("%+v of %d (%v): %d, want %d", tt.rule, tt.demand, tt.known, got, tt.want)
 		}
 	}
