@@ -77,6 +77,7 @@ func (f *Fleet) subscribe() error {
 		{topics.Ticket, f.onTicket, 1, true},
 		{topics.VehicleFault, f.onStanding, 1, true},
 		{topics.RouteFault, f.onStanding, 1, true},
+		{topics.CommonFault, f.onStanding, 1, true},
 	} {
 		if !s.wanted {
 			continue

@@ -95,6 +95,27 @@ type RouteFault struct {
 	NextStep  string         `json:"next_step"`
 }
 
+// CommonFault is the data of fault/{fault}: a fault of what many machines have in common, or of a part of Farebeat itself. At most one of
+// Vehicle, Depot, Network, Firmware and Service is set; none is set for all machines and for the broker.
+type CommonFault struct {
+	Fault     string         `json:"fault"`
+	Kind      string         `json:"kind"`
+	Severity  Severity       `json:"severity"`
+	Title     string         `json:"title"`
+	Condition FaultCondition `json:"condition"`
+	Vehicle   string         `json:"vehicle,omitempty"`
+	Depot     string         `json:"depot,omitempty"`
+	Network   string         `json:"network,omitempty"` // mobile network
+	Firmware  string         `json:"fw,omitempty"`      // version
+	Service   string         `json:"service,omitempty"`
+	OpenedAt  time.Time      `json:"opened_at"`
+	AsOf      time.Time      `json:"as_of"`
+	Lost      int            `json:"lost"`  // machines that it took and that are still lost
+	Known     int            `json:"known"` // machines that it concerns
+	Reason    string         `json:"reason"`
+	NextStep  string         `json:"next_step"`
+}
+
 // FaultEvent is the data of event/{severity}/{kind}: one change in a fault's life.
 type FaultEvent struct {
 	Fault     string         `json:"fault"`

@@ -9,7 +9,7 @@ var schemaFiles embed.FS //nolint:gochecknoglobals // go:embed needs one
 func Names() []string {
 	return []string{
 		NameHeartbeat, NameMachineState, NameGateway, NameVehicleFault, NameRecovery, NameTransactions, NameTransaction, NameReceipt, NameTicket,
-		NameRouteOnline, NameRouteFault, NameReport, NameCommand, NameCommandResult, NameEvent, NameFleet,
+		NameRouteOnline, NameRouteFault, NameCommonFault, NameReport, NameCommand, NameCommandResult, NameEvent, NameFleet,
 		NameCertificate,
 	}
 }
@@ -48,6 +48,8 @@ func NewMessage(name string) (Message, bool) {
 		return &RouteOnline{}, true
 	case NameRouteFault:
 		return &CloudEvent[RouteFault]{}, true
+	case NameCommonFault:
+		return &CloudEvent[CommonFault]{}, true
 	case NameReport:
 		return &Report{}, true
 	case NameCommand:

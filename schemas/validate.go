@@ -23,6 +23,7 @@ const (
 	NameReceipt       = "receipt"
 	NameRouteOnline   = "route-online"
 	NameRouteFault    = "route-fault"
+	NameCommonFault   = "common-fault"
 	NameReport        = "report"
 	NameCommand       = "command"
 	NameCommandResult = "command-result"
@@ -309,6 +310,10 @@ func (e *CloudEvent[T]) Validate() error {
 		c.message = NameRouteFault
 		e.validate(&c)
 		data.check(&c)
+	case *CommonFault:
+		c.message = NameCommonFault
+		e.validate(&c)
+		data.check(&c)
 	case *FaultEvent:
 		c.message = NameEvent
 		e.validate(&c)
@@ -354,6 +359,21 @@ func (r *RouteFault) check(c *checker) {
 	c.count("data.online", r.Online)
 	c.count("data.expected", r.Expected)
 	c.count("data.threshold", r.Threshold)
+}
+
+func (f *CommonFault) check(c *checker) {
+	c.fault(f.Fault, f.Kind, f.Reason, f.Severity, f.Condition)
+	c.text("data.title", f.Title, 1, 200)
+	c.text("data.next_step", f.NextStep, 0, 500)
+	c.optionalID("data.vehicle", f.Vehicle)
+	c.text("data.depot", f.Depot, 0, 64)
+	c.text("data.network", f.Network, 0, 64)
+	c.text("data.fw", f.Firmware, 0, 64)
+	c.text("data.service", f.Service, 0, 64)
+	c.time("data.opened_at", f.OpenedAt)
+	c.time("data.as_of", f.AsOf)
+	c.count("data.lost", f.Lost)
+	c.count("data.known", f.Known)
 }
 
 func (f *FaultEvent) check(c *checker) {

@@ -45,6 +45,7 @@ func rights() map[string]struct{ write, read string } {
 		"vehicle/01217/ticket/01217-1":               {"F", "FS"},
 		"route/36/online":                            {"F", "FOVT"},
 		"route/36/fault/r-1":                         {"F", "FOVT"},
+		"fault/n-1":                                  {"F", "FOVT"},
 		"report/hotline":                             {"O", "FOV"},
 		"command/01216/c-7":                          {"FO", "GFOVS"},
 		"command/01217/c-7":                          {"FO", "FOVS"},

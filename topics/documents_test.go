@@ -116,7 +116,7 @@ func example(t testing.TB, k topics.Kind) ([]byte, topics.Address) {
 	files := map[topics.Kind]string{
 		topics.Heartbeat: "heartbeat/full", topics.MachineState: "machine-state/full", topics.Gateway: "gateway/full", topics.VehicleFault: "vehicle-fault/collect",
 		topics.Recovery: "recovery/full", topics.Transactions: "transactions/one", topics.Receipt: "receipt/gaps", topics.RouteOnline: "route-online/full",
-		topics.RouteFault: "route-fault/open", topics.Report: "report/machine", topics.Command: "command/collect", topics.CommandResult: "command-result/finished",
+		topics.RouteFault: "route-fault/open", topics.CommonFault: "common-fault/network", topics.Report: "report/machine", topics.Command: "command/collect", topics.CommandResult: "command-result/finished",
 		topics.Event: "event/opened", topics.Fleet: "fleet/online",
 	}
 	if files[k] == "" {

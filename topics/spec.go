@@ -17,6 +17,7 @@ const (
 	Ticket        Kind = "vehicle/ticket"
 	RouteOnline   Kind = "route/online"
 	RouteFault    Kind = "route/fault"
+	CommonFault   Kind = "fault"
 	Report        Kind = "report"
 	Command       Kind = "command"
 	CommandResult Kind = "command/result"
@@ -78,6 +79,7 @@ func Specs() []Spec {
 		{Ticket, "vehicle/{vehicle}/ticket/{machine}", 1, true, fleet, with(gateways, RoleFleet), schemas.NameTicket, 2048, "A secret with which the vehicle's gateway opens sessions with a machine over BLE, and the same sealed for the machine; nobody else reads it. Cleared when there is no reason for contact any more.", true},
 		{RouteOnline, "route/{route}/online", 1, true, fleet, public, schemas.NameRouteOnline, 32768, "Machines online and expected on a route.", false},
 		{RouteFault, "route/{route}/fault/{fault}", 1, true, fleet, public, schemas.NameRouteFault, 8192, "A fault of a route as a whole. Cleared when it closes.", false},
+		{CommonFault, "fault/{fault}", 1, true, fleet, public, schemas.NameCommonFault, 8192, "A fault of what many machines have in common, or of a part of Farebeat itself. Cleared when it closes.", false},
 		{Report, "report/{source}", 1, false, []Role{RoleOperator}, inside, schemas.NameReport, 4096, "A fault reported by hand.", false},
 		{Command, "command/{vehicle}/{command}", 1, false, []Role{RoleFleet, RoleOperator}, with(inside, gateways...), schemas.NameCommand, 2048, "Asks a gateway for something, once.", false},
 		{CommandResult, "command/{vehicle}/{command}/result", 1, false, gateways, inside, schemas.NameCommandResult, 8192, "How a command goes.", false},

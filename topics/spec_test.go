@@ -101,6 +101,7 @@ func largestMessages(t *testing.T) map[topics.Kind]schemas.Message {
 		topics.Receipt:       &schemas.Receipt{Machine: id, AsOf: at, Epochs: epochs},
 		topics.RouteOnline:   &schemas.RouteOnline{AsOf: at, Route: id, Online: count, Min: count, Max: count, Known: count, Expected: count, Threshold: count, Source: "timetable", SampleSize: count, Missing: slices.Repeat([]string{id}, schemas.MaxMissing)},
 		topics.RouteFault:    event(schemas.RouteFault{Fault: id, Kind: id, Severity: schemas.Critical, Title: sentence[:200], Condition: schemas.Recovering, Route: id, OpenedAt: at, AsOf: at, Online: count, Expected: count, Threshold: count, Reason: sentence, NextStep: sentence}),
+		topics.CommonFault:   event(schemas.CommonFault{Fault: id, Kind: id, Severity: schemas.Critical, Title: sentence[:200], Condition: schemas.Recovering, Vehicle: id, Depot: id, Network: id, Firmware: id, Service: id, OpenedAt: at, AsOf: at, Lost: count, Known: count, Reason: sentence, NextStep: sentence}),
 		topics.Report:        &schemas.Report{ID: id, At: at, Machine: id, Route: id, Vehicle: id, Text: sentence, By: id},
 		topics.Command:       &schemas.Command{ID: id, At: at, By: id, Verb: schemas.VerbCollect, Machine: id, ExpiresAt: at},
 		topics.CommandResult: &schemas.CommandResult{ID: id, AsOf: at, State: schemas.CommandFinished, Text: sentence, Detail: json.RawMessage(`{"machine":"` + sentence + `"}`)},

@@ -33,6 +33,7 @@ func TestTopics(t *testing.T) {
 		"vehicle/01216/receipt/V-0042":                  {Kind: topics.Receipt, Vehicle: "01216", Machine: "V-0042"},
 		"route/2018-06-12%3A36/online":                  {Kind: topics.RouteOnline, Route: "2018-06-12:36"},
 		"route/L%C3%ADnea%205%2FN/fault/01JDB70QX2":     {Kind: topics.RouteFault, Route: "Línea 5/N", Fault: "01JDB70QX2"},
+		"fault/N-01JDB70QX2":                            {Kind: topics.CommonFault, Fault: "N-01JDB70QX2"},
 		"report/hotline":                                {Kind: topics.Report, Source: "hotline"},
 		"command/01216/c-3":                             {Kind: topics.Command, Vehicle: "01216", Command: "c-3"},
 		"command/01216/c-3/result":                      {Kind: topics.CommandResult, Vehicle: "01216", Command: "c-3"},

@@ -105,6 +105,8 @@ func (d *Dispatcher) Want(now time.Time, open []faults.Fault) (Desired, []Unrout
 			}
 		case f.Subject.Route != "":
 			lost = d.put(want, lost, f, topics.Address{Kind: topics.RouteFault, Route: f.Subject.Route, Fault: f.ID}, d.routeFault(f))
+		default:
+			lost = d.put(want, lost, f, topics.Address{Kind: topics.CommonFault, Fault: f.ID}, d.commonFault(f))
 		}
 	}
 	collect := d.collecting(now, open, chosen)

@@ -13,6 +13,7 @@ import (
 const (
 	TypeMachineFault = "io.farebeat.machine.fault"
 	TypeRouteFault   = "io.farebeat.route.fault"
+	TypeCommonFault  = "io.farebeat.common.fault"
 	TypeFaultEvent   = "io.farebeat.fault." // followed by the change
 )
 
@@ -95,4 +96,17 @@ func (d *Dispatcher) routeFault(f faults.Fault) schemas.Message {
 		data.Online, data.Expected, data.Threshold = f.Route.Online, f.Route.Expected, f.Route.Threshold
 	}
 	return cloudEvent(d, fmt.Sprintf("%s.r%d", f.ID, f.Revision), TypeRouteFault, f.Subject.Route, f.UpdatedAt, data)
+}
+
+func (d *Dispatcher) commonFault(f faults.Fault) schemas.Message {
+	entry := f.Kind.Entry()
+	data := schemas.CommonFault{
+		Fault: f.ID, Kind: string(f.Kind), Severity: f.Severity, Title: entry.Title, Condition: f.Condition,
+		Vehicle: f.Subject.Vehicle, Depot: f.Subject.Depot, Network: f.Subject.Network, Firmware: f.Subject.Firmware, Service: f.Subject.Service,
+		OpenedAt: milli(f.OpenedAt), AsOf: milli(f.UpdatedAt), Reason: short(f.Reason, maxText), NextStep: entry.NextStep,
+	}
+	if f.Route != nil {
+		data.Lost, data.Known = f.Route.Expected-f.Route.Online, f.Route.Expected
+	}
+	return cloudEvent(d, fmt.Sprintf("%s.r%d", f.ID, f.Revision), TypeCommonFault, f.Subject.String(), f.UpdatedAt, data)
 }

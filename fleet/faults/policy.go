@@ -153,7 +153,7 @@ func (s *step) quiet() bool {
 	if f.Told {
 		return aside && s.event == ChangeUpdated
 	}
-	if f.Parent != "" || f.Maintenance != "" || f.Ended() || aside {
+	if f.Parent != "" || f.Maintenance != "" || f.Ended() || f.Condition == schemas.Abandoned || aside {
 		return true
 	}
 	if s.event != ChangeReopened {
