@@ -22,10 +22,9 @@ type RouteState struct {
 	Sampled time.Time `json:"sampled,omitzero"` // when the newest was taken
 	Best    int       `json:"best,omitempty"`   // most online since then
 
-	Empty    time.Time `json:"empty,omitzero"`    // since when nothing is online
-	Wanted   time.Time `json:"wanted,omitzero"`   // since when at least one should be
-	Together time.Time `json:"together,omitzero"` // when two or more were last online and not late
-	Alone    time.Time `json:"alone,omitzero"`    // when one or more were
+	Empty   time.Time `json:"empty,omitzero"`    // since when nothing is online
+	Wanted  time.Time `json:"wanted,omitzero"`   // since when at least one should be
+	AllLate time.Time `json:"all_late,omitzero"` // when two or more were last online, all of them late
 
 	// An hourly number is the most at once in the hour, and says nothing of the minute.
 	// Exact is set once a source was seen to know the minute as well.
@@ -42,7 +41,7 @@ const clockSlack = time.Minute
 
 // Idle reports whether the state says no more than the zero value does, so that it need not be kept.
 func (st *RouteState) Idle() bool {
-	return st.Kind == "" && st.Window == 0 && st.Wanted.IsZero() && st.Together.IsZero() && len(st.Peaks) == 0
+	return st.Kind == "" && st.Window == 0 && st.Wanted.IsZero() && st.AllLate.IsZero() && len(st.Peaks) == 0
 }
 
 // Bounds of what a state may still say after a time without sight.
@@ -115,7 +114,7 @@ func (st RouteState) thaw(now time.Time) RouteState {
 		// The fault stands; of the rest too much may have happened.
 		return RouteState{Kind: st.Kind, Since: st.Since, Threshold: st.Threshold, Exact: st.Exact}
 	}
-	for _, t := range []*time.Time{&st.WellSince, &st.Sampled, &st.Empty, &st.Wanted, &st.Together, &st.Alone} {
+	for _, t := range []*time.Time{&st.WellSince, &st.Sampled, &st.Empty, &st.Wanted, &st.AllLate} {
 		if !t.IsZero() {
 			*t = t.Add(away)
 		}
@@ -134,11 +133,8 @@ func (st RouteState) note(now time.Time, in RouteInput, loc *time.Location) Rout
 	case st.Empty.IsZero():
 		st.Empty = now
 	}
-	switch fresh := in.Online - in.Late; {
-	case fresh >= 2:
-		st.Together, st.Alone = now, now
-	case fresh == 1:
-		st.Alone = now
+	if in.Online >= 2 && in.Late == in.Online {
+		st.AllLate = now
 	}
 	switch {
 	case in.ExpectedNow <= 0 || in.Lowest <= 0:
@@ -228,7 +224,7 @@ func (s *Set) threshold(now time.Time, in RouteInput, demand int, known bool) in
 // silence reports whether the route is wholly silent, and why that is known.
 func (st *RouteState) silence(now time.Time, in RouteInput, rule *Rule, demand int, known bool) (string, bool) {
 	wanted := !known || min(in.ExpectedNow, in.Lowest) > 0
-	if in.Known >= 2 && in.AllSilentFor >= rule.SilentAfter && wanted && st.atOnce(rule) {
+	if in.Known >= 2 && in.AllSilentFor >= rule.SilentAfter && wanted && st.atOnce(now, in) {
 		return fmt.Sprintf("None of the route's %d machines was heard for %s.", in.Known, in.AllSilentFor.Round(time.Second)), true
 	}
 	if st.hourly(in.Source) {
@@ -255,11 +251,11 @@ func (st *RouteState) silence(now time.Time, in RouteInput, rule *Rule, demand i
 	return fmt.Sprintf("Nothing was online for %s, %d were expected.", now.Sub(since).Round(time.Second), demand), true
 }
 
-// atOnce reports whether the last two machines that were heard fell silent together: two that break one after
-// the other are two faults of machines, and two that go home are none. Of one cause the last heartbeats are an interval
-// apart, a third of SilentAfter, and the looks at them add a little.
-func (st *RouteState) atOnce(rule *Rule) bool {
-	return !st.Together.IsZero() && st.Alone.Sub(st.Together) <= rule.SilentAfter/2
+// atOnce reports whether two or more fell silent together, so that in this silence they were late at the same time: of one
+// cause the last heartbeats are an interval apart. Two that break one after the other are two faults of machines, and
+// two that go home, or one that does while another breaks, are no silence of a route.
+func (st *RouteState) atOnce(now time.Time, in RouteInput) bool {
+	return !st.AllLate.Before(now.Add(-in.AllSilentFor))
 }
 
 // sample takes one sample if its time has come.

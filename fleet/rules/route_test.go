@@ -105,7 +105,7 @@ func (l *line) want(lines ...string) {
 
 func online(n int) func(time.Time, *RouteInput) {
 	return func(_ time.Time, in *RouteInput) {
-		in.Online, in.AllSilentFor = n, 0
+		in.Online, in.Late, in.AllSilentFor = n, 0, 0
 		in.Known = max(in.Known, n)
 	}
 }
@@ -118,9 +118,12 @@ func silentSince(clock string) func(time.Time, *RouteInput) {
 	}
 	last := time.Date(day.Year(), day.Month(), day.Day(), at.Hour(), at.Minute(), at.Second(), 0, time.UTC)
 	return func(now time.Time, in *RouteInput) {
-		in.AllSilentFor = now.Sub(last)
-		if in.AllSilentFor > time.Minute {
+		in.AllSilentFor, in.Late = now.Sub(last), 0
+		switch {
+		case in.AllSilentFor > time.Minute:
 			in.Online = 0
+		case in.AllSilentFor > 30*time.Second:
+			in.Late = in.Online
 		}
 	}
 }
@@ -274,6 +277,19 @@ func heardLast(now time.Time, in *RouteInput, last [2]time.Time) {
 			}
 		}
 	}
+}
+
+// One machine was lost the night before and is still known; of two today one goes to another route, and the other breaks.
+func TestOneThatLeavesWhileAnotherBreaksIsNoSilence(t *testing.T) {
+	l := newLine(t, 5*time.Second, 2, "none")
+	l.in.Known = 3
+	l.until("07:20:00")
+	breaks := l.now.Add(-4 * time.Second)
+	l.until("07:40:00", func(now time.Time, in *RouteInput) {
+		heardLast(now, in, [2]time.Time{breaks, breaks})
+		in.Known, in.Online, in.Late = 2, in.Online/2, in.Late/2
+	})
+	l.want()
 }
 
 func TestAnUnbrokenBreachFiresAfterItsTimeAtAnyPhase(t *testing.T) {
