@@ -29,11 +29,14 @@ type RouteState struct {
 	// An hourly number is the most at once in the hour, and says nothing of the minute.
 	// Exact is set once a source was seen to know the minute as well.
 	Exact    bool      `json:"exact,omitempty"`
-	Hour     time.Time `json:"hour,omitzero"`      // start of the current hour of the local clock
-	Expected int       `json:"expected,omitempty"` // the most in it
-	Before   int       `json:"before,omitempty"`   // and in the hour before; 0 where that was not seen
-	Peaks    []int     `json:"peaks,omitempty"`    // most online per quarter of an hour, oldest first, the last is running
-	Quarter  int64     `json:"quarter,omitempty"`  // number of the running quarter since 1970
+	Hour     time.Time `json:"hour,omitzero"`       // start of the current hour of the local clock
+	Expected int       `json:"expected,omitempty"`  // the most in it
+	Before   int       `json:"before,omitempty"`    // and in the hour before; 0 where that was not seen
+	Leaving  int       `json:"leaving,omitempty"`   // most online in the last DutyChange of the current hour
+	Left     int       `json:"left,omitempty"`      // and of the hour before
+	LeftOnce int       `json:"left_once,omitempty"` // and of the hour before that
+	Peaks    []int     `json:"peaks,omitempty"`     // most online per quarter of an hour, oldest first, the last is running
+	Quarter  int64     `json:"quarter,omitempty"`   // number of the running quarter since 1970
 }
 
 // clockSlack is how far our clock may go back and its notes be waited for.
@@ -147,13 +150,17 @@ func (st RouteState) note(now time.Time, in RouteInput, loc *time.Location) Rout
 	}
 	hour := hourStart(now, loc)
 	if !hour.Equal(st.Hour) {
-		st.Before = 0
+		before := st
+		st.Before, st.Left, st.LeftOnce, st.Leaving = 0, 0, 0, 0
 		if hour.Sub(st.Hour) <= time.Hour {
-			st.Before = st.Expected
+			st.Before, st.Left, st.LeftOnce = before.Expected, before.Leaving, before.Left
 		}
 		st.Hour = hour
 	}
 	st.Expected = in.Expected
+	if now.Sub(hour) >= time.Hour-DutyChange {
+		st.Leaving = max(st.Leaving, in.Online)
+	}
 	return st.notePeak(now, in.Online)
 }
 
@@ -228,8 +235,9 @@ func (st *RouteState) silence(now time.Time, in RouteInput, rule *Rule, demand i
 		return fmt.Sprintf("None of the route's %d machines was heard for %s.", in.Known, in.AllSilentFor.Round(time.Second)), true
 	}
 	if st.hourly(in.Source) {
-		// Only a whole hour of the clock contradicts the most in that hour.
-		if demand > 0 && st.Before > 0 && !st.Empty.IsZero() && !st.Empty.After(st.Hour.Add(-time.Hour)) {
+		// Only a whole hour of the clock contradicts the most in that hour. What left just before it may have been what the
+		// hour was to end with, a little early: only more than that is missed.
+		if demand > 0 && st.Before > st.LeftOnce && !st.Empty.IsZero() && !st.Empty.After(st.Hour.Add(-time.Hour)) {
 			return fmt.Sprintf("Nothing was online for the whole hour before, %d were expected.", st.Before), true
 		}
 		return "", false

@@ -305,6 +305,30 @@ func TestAnUnbrokenBreachFiresAfterItsTimeAtAnyPhase(t *testing.T) {
 	}
 }
 
+func TestWhatLeftJustBeforeAnHourMayHaveBeenItsMost(t *testing.T) {
+	for _, tt := range []struct {
+		leaves string
+		from8  int // expected from 08:00 on
+		want   []string
+	}{
+		{"07:52:00", 1, []string{"10:00:00 route_silent"}}, // at 08:01 it would have been no fault
+		{"07:48:00", 1, []string{"09:00:00 route_silent"}},
+		{"07:52:00", 2, []string{"09:00:00 route_silent"}}, // only one left
+	} {
+		l := newLine(t, 15*time.Second, 1, "timetable")
+		l.now = day.Add(-time.Hour)
+		l.until("08:00:00", func(now time.Time, in *RouteInput) {
+			if now.Format("15:04:05") >= tt.leaves {
+				in.Online, in.Known = 0, 0
+			}
+		})
+		l.until("10:30:00", expected(tt.from8))
+		if diff := cmp.Diff(tt.want, l.history); diff != "" {
+			t.Errorf("leaves %s, then %d (-want +got):\n%s", tt.leaves, tt.from8, diff)
+		}
+	}
+}
+
 func TestHourlyNumbersAreNotMinutes(t *testing.T) {
 	// 3 vehicles at once at some time in each hour; between them the route is empty for half an
 	// hour, and it starts only at 07:50.

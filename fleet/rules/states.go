@@ -86,7 +86,7 @@ func (st *RouteState) check() error {
 	if len(st.Peaks) > quarters+1 {
 		return fmt.Errorf("%d quarters of an hour are more than %d", len(st.Peaks), quarters+1)
 	}
-	for _, n := range append([]int{st.Best, st.Expected, st.Before, st.Threshold}, st.Peaks...) {
+	for _, n := range append([]int{st.Best, st.Expected, st.Before, st.Leaving, st.Left, st.LeftOnce, st.Threshold}, st.Peaks...) {
 		if n < 0 {
 			return fmt.Errorf("the number %d is negative", n)
 		}
