@@ -66,7 +66,7 @@ type routeSeries struct {
 	Route       text    `yaml:"route"`
 	Online      numbers `yaml:"online"`
 	Known       numbers `yaml:"known"`        // left out: the most online so far
-	Late        numbers `yaml:"late"`         // of those online; 0
+	Late        numbers `yaml:"late"`         // of those online; left out: those that go off line with the next value, for two heartbeats before
 	Heard       numbers `yaml:"heard"`        // 0: none of its machines is heard; left out: heard while any is online
 	Expected    numbers `yaml:"expected"`     // left out: nobody knows
 	ExpectedNow numbers `yaml:"expected_now"` // left out: as expected

@@ -145,7 +145,7 @@ func (r *run) checkRoute(now time.Time, interval int, route *routeRun) faults.Ro
 	}
 	expected := s.Expected.at(interval, 0)
 	in := rules.RouteInput{
-		Route: s.Route.string, Online: online, Known: s.Known.at(interval, route.most), Late: s.Late.at(interval, 0),
+		Route: s.Route.string, Online: online, Known: s.Known.at(interval, route.most), Late: s.Late.at(interval, r.late(now, interval, s)),
 		Expected: expected, ExpectedNow: s.ExpectedNow.at(interval, expected), Low: s.Low.at(interval, 0), Source: s.source(), Blind: r.blind,
 	}
 	in.Lowest = s.Lowest.at(interval, r.lowest(s, interval))
@@ -155,6 +155,15 @@ func (r *run) checkRoute(now time.Time, interval int, route *routeRun) faults.Ro
 	var verdict rules.Verdict
 	route.state, verdict = r.set.EvaluateRoute(now, in, route.state)
 	return faults.RouteCheck{Route: in.Route, Verdict: verdict, Online: online, Expected: expected, Blind: r.blind}
+}
+
+// late is how many of those online presence would call late: what goes off line with the next value was silent before.
+func (r *run) late(now time.Time, interval int, s *routeSeries) int {
+	next := r.test.start.Add(time.Duration(interval+1) * r.test.interval)
+	if next.Sub(now) > 2*r.test.beat {
+		return 0
+	}
+	return max(0, s.Online.at(interval, 0)-s.Online.at(interval+1, 0))
 }
 
 func (s *routeSeries) source() string {
