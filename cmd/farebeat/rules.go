@@ -14,7 +14,7 @@ import (
 
 func newRulesCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "rules", Short: "Check, show, test and replay the rules of what is a fault"}
-	cmd.AddCommand(newRulesTestCmd())
+	cmd.AddCommand(newRulesTestCmd(), newRulesReplayCmd())
 	return cmd
 }
 

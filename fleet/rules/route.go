@@ -229,7 +229,7 @@ func (s *Set) threshold(now time.Time, in RouteInput, demand int, known bool) in
 }
 
 // silence reports whether the route is wholly silent, and why that is known.
-func (st *RouteState) silence(now time.Time, in RouteInput, rule *Rule, demand int, known bool) (string, bool) {
+func (st *RouteState) silence(now time.Time, in RouteInput, rule *readyRule, demand int, known bool) (string, bool) {
 	wanted := !known || min(in.ExpectedNow, in.Lowest) > 0
 	if in.Known >= 2 && in.AllSilentFor >= rule.SilentAfter && wanted && st.atOnce(now, in) {
 		return fmt.Sprintf("None of the route's %d machines was heard for %s.", in.Known, in.AllSilentFor.Round(time.Second)), true
@@ -294,7 +294,7 @@ func (st *RouteState) breaches(f For) int {
 
 // resolve ends what fires once it was well for long enough. A route of which nothing is heard
 // is not well, whatever the timetable says.
-func (st RouteState) resolve(now time.Time, in RouteInput, rule *Rule, demand int) RouteState {
+func (st RouteState) resolve(now time.Time, in RouteInput, rule *readyRule, demand int) RouteState {
 	if !st.well(in, demand) {
 		st.WellSince = time.Time{}
 		return st

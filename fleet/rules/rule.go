@@ -121,7 +121,7 @@ func (p PlatformRule) check() error {
 
 // threshold is the number below which a route with this demand is in breach, 0 for none. What was
 // learned, low, bounds what is worked out and not what a person set; 0 is not known.
-func (r Rule) threshold(demand int, known bool, low int) int {
+func (r *readyRule) threshold(demand int, known bool, low int) int {
 	switch {
 	case r.Off || known && demand <= 0:
 		return 0
@@ -132,7 +132,12 @@ func (r Rule) threshold(demand int, known bool, low int) int {
 	case r.MinRatio > 0:
 		return int(math.Ceil(r.MinRatio*float64(demand) - 1e-9))
 	}
-	auto := autoThreshold(demand, r.Availability, r.FalseAlarms)
+	var auto int
+	if demand < len(r.auto) {
+		auto = r.auto[demand]
+	} else {
+		auto = autoThreshold(demand, r.Availability, r.FalseAlarms)
+	}
 	if low > 0 {
 		auto = min(auto, low)
 	}

@@ -25,7 +25,16 @@ type Set struct {
 }
 
 // hours holds the rule of each hour of the local clock and each source of an expectation.
-type hours [24][sources]*Rule
+type hours [24][sources]*readyRule
+
+// readyRule is a rule with its thresholds worked out.
+type readyRule struct {
+	Rule
+	auto []int // by demand, up to tabled; shared by rules of equal Availability and FalseAlarms
+}
+
+// tabled is the greatest demand whose automatic threshold is worked out once; few routes are bigger.
+const tabled = 128
 
 const sources = 4
 
@@ -56,10 +65,10 @@ func (s *Set) Platform() PlatformRule { return s.platform }
 
 // Rule returns what holds for a route at an instant, where the expectation is of this source.
 func (s *Set) Rule(route string, at time.Time, source string) Rule {
-	return *s.rule(route, at, sourceIndex(source))
+	return s.rule(route, at, sourceIndex(source)).Rule
 }
 
-func (s *Set) rule(route string, at time.Time, source int) *Rule {
+func (s *Set) rule(route string, at time.Time, source int) *readyRule {
 	h := s.common
 	if own, ok := s.routes[route]; ok {
 		h = own
@@ -124,7 +133,7 @@ func compile(location *time.Location, base Rule, machine MachineRules, platform 
 			named[route] = append(named[route], o)
 		}
 	}
-	shared := map[Rule]*Rule{}
+	shared := newReadyRules()
 	var err error
 	if s.common, err = buildHours(base, common, shared); err != nil {
 		return nil, err
@@ -137,8 +146,34 @@ func compile(location *time.Location, base Rule, machine MachineRules, platform 
 	return s, nil
 }
 
+// readyRules makes each rule ready once.
+type readyRules struct {
+	rules map[Rule]*readyRule
+	auto  map[[2]float64][]int
+}
+
+func newReadyRules() *readyRules {
+	return &readyRules{map[Rule]*readyRule{}, map[[2]float64][]int{}}
+}
+
+func (m *readyRules) of(r Rule) *readyRule {
+	if ready := m.rules[r]; ready != nil {
+		return ready
+	}
+	key := [2]float64{r.Availability, r.FalseAlarms}
+	if m.auto[key] == nil {
+		table := make([]int, tabled+1)
+		for n := range table {
+			table[n] = autoThreshold(n, r.Availability, r.FalseAlarms)
+		}
+		m.auto[key] = table
+	}
+	m.rules[r] = &readyRule{r, m.auto[key]}
+	return m.rules[r]
+}
+
 // buildHours applies a route's overrides in order; equal rules are shared.
-func buildHours(base Rule, list []*override, shared map[Rule]*Rule) (*hours, error) {
+func buildHours(base Rule, list []*override, shared *readyRules) (*hours, error) {
 	var h hours
 	for hour := range h {
 		for source := range h[hour] {
@@ -152,10 +187,7 @@ func buildHours(base Rule, list []*override, shared map[Rule]*Rule) (*hours, err
 					return nil, fmt.Errorf("line %d: overrides: %w", o.line, err)
 				}
 			}
-			if shared[r] == nil {
-				shared[r] = &r
-			}
-			h[hour][source] = shared[r]
+			h[hour][source] = shared.of(r)
 		}
 	}
 	return &h, nil

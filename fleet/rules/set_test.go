@@ -239,7 +239,7 @@ func TestThresholdKinds(t *testing.T) {
 		{Rule{Availability: 0.97, FalseAlarms: 0.001}, 10, true, 7},
 		{Rule{Off: true, MinOnline: 12}, 20, true, 0},
 	} {
-		if got := tt.rule.threshold(tt.demand, tt.known, 0); got != tt.want {
+		if got := newReadyRules().of(tt.rule).threshold(tt.demand, tt.known, 0); got != tt.want {
 			t.Errorf("%+v of %d (%v): %d, want %d", tt.rule, tt.demand, tt.known, got, tt.want)
 		}
 	}

@@ -10,10 +10,10 @@ import (
 )
 
 // check says whether each value is within the bounds.
-func (s *numbers) check(key string, low, high int) error {
+func (s *numbers) check(key string, high int) error {
 	for _, v := range s.values {
-		if v < low || v > high {
-			return fmt.Errorf("line %d: %s: %d is not between %d and %d", s.line, key, v, low, high)
+		if v < 0 || v > high {
+			return fmt.Errorf("line %d: %s: %d is not between 0 and %d", s.line, key, v, high)
 		}
 	}
 	return nil
@@ -34,11 +34,11 @@ func (c *caseOf) checkRoutes() error {
 			return fmt.Errorf("line %d: route %q: online is missing", r.Route.line, r.Route.string)
 		}
 		for key, s := range map[string]*numbers{"online": &r.Online, "known": &r.Known, "late": &r.Late, "expected": &r.Expected, "expected_now": &r.ExpectedNow, "lowest": &r.Lowest, "low": &r.Low} {
-			if err := s.check(key, 0, 1_000_000); err != nil {
+			if err := s.check(key, 1_000_000); err != nil {
 				return err
 			}
 		}
-		if err := r.Heard.check("heard", 0, 1); err != nil {
+		if err := r.Heard.check("heard", 1); err != nil {
 			return err
 		}
 		if err := oneOf("source", r.Source, []string{"hand", "timetable", "history", "none"}); err != nil {
@@ -79,10 +79,10 @@ func (c *caseOf) checkMachines() error {
 				return err
 			}
 		}
-		if err := m.Heard.check("heard", 0, 1); err != nil {
+		if err := m.Heard.check("heard", 1); err != nil {
 			return err
 		}
-		if err := m.Pending.check("pending", 0, maxNumber); err != nil {
+		if err := m.Pending.check("pending", maxNumber); err != nil {
 			return err
 		}
 	}

@@ -29,7 +29,6 @@ type File struct {
 	name     string
 	location *time.Location
 	doc      document
-	keys     []string
 }
 
 // document is the YAML document.
@@ -250,7 +249,7 @@ func (f *File) prepare(c *caseOf) error {
 			return err
 		}
 	}
-	return c.Blind.check("blind", 0, 1)
+	return c.Blind.check("blind", 1)
 }
 
 func orLine(line, other int) int {
