@@ -30,6 +30,13 @@ type Expectation struct {
 	Lowest     int    // the least at once within DutyChange of this instant
 	Source     string // one of the Source constants
 	SampleSize int    // days behind the number; 1 for a timetable, 0 for a number set by hand
+
+	// Low is what the route reached on all but about a tenth of past days: the low quantile of the most at once in this
+	// hour of the clock, and the lower of two hours within DutyChange of the change between them. It is measured, so that
+	// vehicles without a machine and machines that are often away are in it already. 0 where it is not known.
+	Low int
+	// LowSample is how many days are behind Low. Above 0 with a Low of 0, nothing at all was there on such days.
+	LowSample int
 }
 
 // Source is one way to know. Implementations are safe for concurrent use.
@@ -44,13 +51,23 @@ type Source interface {
 // Chain asks sources in order and takes the first answer.
 type Chain []Source
 
-// Expect implements Source. Where nobody answers, the expectation is zero with
-// SourceNone.
+// Expect implements Source. An answer that knows no Low gets that of the first source behind
+// it that does. Where nobody answers, the expectation is zero with SourceNone.
 func (c Chain) Expect(route string, at time.Time) (Expectation, bool) {
-	for _, s := range c {
-		if e, ok := s.Expect(route, at); ok {
-			return e, true
+	for i, s := range c {
+		e, ok := s.Expect(route, at)
+		if !ok {
+			continue
 		}
+		for _, behind := range c[i+1:] {
+			if e.LowSample > 0 {
+				break
+			}
+			if learned, ok := behind.Expect(route, at); ok {
+				e.Low, e.LowSample = learned.Low, learned.LowSample
+			}
+		}
+		return e, true
 	}
 	return Expectation{Source: SourceNone}, false
 }
@@ -67,7 +84,8 @@ func (c Chain) Routes(at time.Time) []string {
 
 // Timetable is a Source over a GTFS feed.
 type Timetable struct {
-	feed *gtfs.Feed
+	feed   *gtfs.Feed
+	routes map[string]bool // of the feed, whatever the date
 
 	mu    sync.Mutex
 	dates map[gtfs.Date]map[string][]level // few: yesterday, today, tomorrow
@@ -75,8 +93,15 @@ type Timetable struct {
 
 // NewTimetable wraps a feed.
 func NewTimetable(feed *gtfs.Feed) *Timetable {
-	return &Timetable{feed: feed, dates: map[gtfs.Date]map[string][]level{}}
+	t := &Timetable{feed: feed, routes: map[string]bool{}, dates: map[gtfs.Date]map[string][]level{}}
+	for _, route := range feed.Routes() {
+		t.routes[route] = true
+	}
+	return t
 }
+
+// Feed is what the timetable was made from.
+func (t *Timetable) Feed() *gtfs.Feed { return t.feed }
 
 // cachedDates bounds the timetable's memory; a replay asks for neighbouring dates only.
 const cachedDates = 4
@@ -95,14 +120,15 @@ func (t *Timetable) levels(date gtfs.Date) map[string][]level {
 	return l
 }
 
-// Expect implements Source. A timetable answers for every route that the feed has on the
-// local date, with zero where no vehicle is scheduled.
+// Expect implements Source. A timetable answers for every route of the feed on the local dates that the
+// feed covers, with zero where no vehicle is scheduled. Of other dates it says nothing: a
+// feed that has expired does not expect an empty city.
 func (t *Timetable) Expect(route string, at time.Time) (Expectation, bool) {
 	date := gtfs.DateOf(at.In(t.feed.Location))
-	steps, ok := t.levels(date)[route]
-	if !ok {
+	if !t.routes[route] || !t.feed.Covers(date) {
 		return Expectation{}, false
 	}
+	steps := t.levels(date)[route]
 	from := hourStart(at, t.feed.Location)
 	_, highest := extremes(steps, from, from.Add(time.Hour))
 	_, now := extremes(steps, at, at.Add(1))
@@ -116,6 +142,9 @@ func (t *Timetable) Expect(route string, at time.Time) (Expectation, bool) {
 // Routes implements Source.
 func (t *Timetable) Routes(at time.Time) []string {
 	date := gtfs.DateOf(at.In(t.feed.Location))
+	if !t.feed.Covers(date) {
+		return nil
+	}
 	end := date.AddDays(1).Midnight(t.feed.Location)
 	var routes []string
 	for route, steps := range t.levels(date) {

@@ -12,15 +12,18 @@ import (
 // service, on the route of the trip before it. A longer one is a trip to the depot.
 const Layover = 30 * time.Minute
 
-// occupancy is one vehicle on one route from (inclusive) to (exclusive).
+// occupancy is one vehicle on one route from (inclusive) to (exclusive). For slack after from and before to it may
+// as well not be there.
 type occupancy struct {
 	route    string
 	from, to time.Time
+	slack    time.Duration
 }
 
 // occupancies turns duties into the time each vehicle is on each route: every trip,
 // stretched to the next trip of the same block where that begins within layover.
-// Duties are those of one service date; a block is a vehicle of that date only.
+// Duties are those of one service date; a block is a vehicle of that date only, and is on a route once,
+// however many of its trips are at the same time.
 func occupancies(duties []gtfs.Duty, layover time.Duration) []occupancy {
 	byVehicle := map[string][]gtfs.Duty{}
 	for _, d := range duties {
@@ -34,56 +37,63 @@ func occupancies(duties []gtfs.Duty, layover time.Duration) []occupancy {
 			}
 			return cmp.Or(a.To.Compare(b.To), cmp.Compare(a.Trip, b.Trip))
 		})
+		until := map[string]time.Time{} // to when the vehicle is on a route
 		for i, d := range trips {
-			to := d.To
+			from, to := d.From, d.To
 			if i+1 < len(trips) {
 				if gap := trips[i+1].From.Sub(d.To); gap >= 0 && gap <= layover {
 					to = trips[i+1].From
 				}
 			}
-			if to.After(d.From) {
-				out = append(out, occupancy{route: d.Route, from: d.From, to: to})
+			if from.Before(until[d.Route]) {
+				from = until[d.Route]
+			}
+			if to.After(from) {
+				out = append(out, occupancy{route: d.Route, from: from, to: to, slack: d.Slack})
+				until[d.Route] = to
 			}
 		}
 	}
 	return out
 }
 
-// level is the number of vehicles on a route from at until the next level.
+// level is the number of vehicles on a route from at until the next level: n as scheduled, of which sure are
+// there wherever in its slack each is.
 type level struct {
-	at time.Time
-	n  int
+	at      time.Time
+	n, sure int
 }
 
 // levels adds occupancies up to a step function per route, in order of time. Where
 // one vehicle leaves and another comes at the same instant they are not both there.
 func levels(occ []occupancy) map[string][]level {
-	type change struct {
-		at    time.Time
-		delta int
-	}
-	changes := map[string][]change{}
+	changes := map[string][]level{}
 	for _, o := range occ {
-		changes[o.route] = append(changes[o.route], change{o.from, 1}, change{o.to, -1})
+		list := append(changes[o.route], level{o.from, 1, 0}, level{o.to, -1, 0})
+		if from, to := o.from.Add(o.slack), o.to.Add(-o.slack); from.Before(to) {
+			list = append(list, level{from, 0, 1}, level{to, 0, -1})
+		}
+		changes[o.route] = list
 	}
 	out := make(map[string][]level, len(changes))
 	for route, list := range changes {
-		slices.SortFunc(list, func(a, b change) int { return a.at.Compare(b.at) })
+		slices.SortFunc(list, func(a, b level) int { return a.at.Compare(b.at) })
 		var steps []level
-		n := 0
+		n, sure := 0, 0
 		for i, c := range list {
-			n += c.delta
+			n, sure = n+c.n, sure+c.sure
 			if i+1 < len(list) && list[i+1].at.Equal(c.at) {
 				continue // only the sum of one instant is ever seen
 			}
-			steps = append(steps, level{c.at, n})
+			steps = append(steps, level{c.at, n, sure})
 		}
 		out[route] = steps
 	}
 	return out
 }
 
-// extremes returns the least and the greatest level in [from, to).
+// extremes returns the least number of vehicles that are sure to be there and the greatest that are scheduled
+// at once in [from, to).
 func extremes(steps []level, from, to time.Time) (lowest, highest int) {
 	// i: the first step after from; the one before it is in force at from.
 	i, _ := slices.BinarySearchFunc(steps, from, func(l level, at time.Time) int {
@@ -93,10 +103,10 @@ func extremes(steps []level, from, to time.Time) (lowest, highest int) {
 		return -1
 	})
 	if i > 0 {
-		lowest, highest = steps[i-1].n, steps[i-1].n
+		lowest, highest = steps[i-1].sure, steps[i-1].n
 	}
 	for ; i < len(steps) && steps[i].at.Before(to); i++ {
-		lowest, highest = min(lowest, steps[i].n), max(highest, steps[i].n)
+		lowest, highest = min(lowest, steps[i].sure), max(highest, steps[i].n)
 	}
 	return lowest, highest
 }

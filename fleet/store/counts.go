@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -216,6 +217,45 @@ func (c *Counts) Hours(ctx context.Context, from, to time.Time, route string) ([
 		return nil, fmt.Errorf("read hours: %w", err)
 	}
 	return out, nil
+}
+
+// hoursAtOnce is how much time one snapshot of EachHour reads.
+const hoursAtOnce = 2 * time.Hour
+
+// EachHour gives Start, Length, Heard, Route and Peak of the rows that Hours gives of all routes, without holding them all: it is
+// made for millions. What is written meanwhile may be seen or not. After an error it ends.
+func (c *Counts) EachHour(ctx context.Context, from, to time.Time) iter.Seq2[counts.HourRow, error] {
+	return func(yield func(counts.HourRow, error) bool) {
+		var page []counts.HourRow
+		for at := from; at.Before(to); at = at.Add(hoursAtOnce) {
+			end := at.Add(hoursAtOnce)
+			if to.Before(end) {
+				end = to
+			}
+			page = page[:0]
+			err := c.s.view(ctx, func(q *querier) error {
+				return q.rows(`SELECT start_s, route, length_ns, heard_ns, peak FROM count_hour
+					WHERE start_s >= ? AND start_s < ? ORDER BY start_s, route`, []any{ceilSecond(at), ceilSecond(end)},
+					func(scan func(...any) error) error {
+						var r counts.HourRow
+						var start int64
+						err := scan(&start, &r.Route, (*int64)(&r.Length), (*int64)(&r.Heard), &r.Peak)
+						r.Start = time.Unix(start, 0).UTC()
+						page = append(page, r)
+						return err
+					})
+			})
+			if err != nil {
+				yield(counts.HourRow{}, fmt.Errorf("read hours: %w", err))
+				return
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // SaveState implements counts.Store.

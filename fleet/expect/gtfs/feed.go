@@ -10,12 +10,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
 	"sort"
-	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -26,24 +27,37 @@ type Feed struct {
 	// Warnings lists what was left out of the feed and why, at most 20 lines.
 	Warnings []string
 
+	// Info is what feed_info.txt says; zero where there is none.
+	Info Info
+
 	services map[string]*service
+	ordered  []*service // by service_id
 	trips    []trip
+	covered  struct {
+		first, last Date
+		ok          bool
+	}
+	likes sync.Map // of Date to likeness: what was worked out by Like
 }
 
-// Duty is one trip of one vehicle. From is inclusive, To exclusive.
+// Duty is one trip of one vehicle, or what Duties says of a service by headway. From is inclusive, To exclusive.
 type Duty struct {
 	Vehicle string // block_id, else trip_id: what one vehicle drives in a row
 	Route   string // route_id
 	Trip    string // trip_id
 	From    time.Time
 	To      time.Time
+	// Slack is the headway of a service without exact times, else 0: for so long after From and before To the vehicle may
+	// as well not be there.
+	Slack time.Duration
 }
 
 type service struct {
 	weekdays   [7]bool // by time.Weekday
-	start, end Date
+	start, end Date    // zero where calendar.txt does not name it
 	added      map[Date]bool
 	removed    map[Date]bool
+	trips      int // how many it has
 }
 
 func (s *service) runs(d Date) bool {
@@ -60,8 +74,6 @@ type trip struct {
 	timed            bool
 	frequencies      []frequency
 }
-
-type frequency struct{ start, end, headway time.Duration }
 
 // Open reads a feed from a zip file or a folder. Errors of the feed's content are
 // *Error and name file, line and column.
@@ -97,13 +109,25 @@ func Read(ctx context.Context, fsys fs.FS) (*Feed, error) {
 		return nil, err
 	}
 	l := &loader{ctx: ctx, fsys: fsys, root: root, feed: &Feed{services: map[string]*service{}}, byID: map[string]int{}}
-	for _, step := range []func() error{l.agency, l.calendar, l.calendarDates, l.trips, l.stopTimes, l.frequencies} {
+	for _, step := range []func() error{l.agency, l.calendar, l.calendarDates, l.trips, l.stopTimes, l.frequencies, l.feedInfo} {
 		if err := step(); err != nil {
 			return nil, err
 		}
 	}
 	l.dropUntimed()
+	l.feed.finish()
 	return l.feed, nil
+}
+
+// finish works out what does not change any more.
+func (f *Feed) finish() {
+	for i := range f.trips {
+		f.trips[i].service.trips++
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.services)) {
+		f.ordered = append(f.ordered, f.services[id])
+	}
+	f.covered.first, f.covered.last, f.covered.ok = f.dates()
 }
 
 func findRoot(fsys fs.FS) (string, error) {
@@ -118,8 +142,8 @@ func findRoot(fsys fs.FS) (string, error) {
 }
 
 // Duties lists what runs on one service date, by vehicle and time. Times past
-// 24:00 reach into the next calendar day. A trip with frequencies becomes one
-// duty a departure, each with a vehicle of its own.
+// 24:00 reach into the next calendar day. What a trip with frequencies becomes is
+// said at frequency.duties.
 func (f *Feed) Duties(d Date) []Duty {
 	origin := d.ServiceStart(f.Location)
 	var duties []Duty
@@ -132,12 +156,8 @@ func (f *Feed) Duties(d Date) []Duty {
 			duties = append(duties, Duty{Vehicle: t.vehicle(), Route: t.route, Trip: t.id, From: origin.Add(t.first), To: origin.Add(t.last)})
 			continue
 		}
-		length := t.last - t.first
 		for _, fr := range t.frequencies {
-			for at := fr.start; at < fr.end; at += fr.headway {
-				id := t.id + "@" + clock(at)
-				duties = append(duties, Duty{Vehicle: id, Route: t.route, Trip: t.id, From: origin.Add(at), To: origin.Add(at + length)})
-			}
+			duties = fr.duties(duties, t, origin)
 		}
 	}
 	slices.SortFunc(duties, func(a, b Duty) int {
@@ -157,10 +177,6 @@ func (t *trip) vehicle() string {
 		return t.block
 	}
 	return t.id
-}
-
-func clock(d time.Duration) string {
-	return fmt.Sprintf("%02d:%02d:%02d", int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60)
 }
 
 // Routes lists every route_id that a trip names, sorted.
@@ -402,30 +418,6 @@ func (t *table) stopTime() (arrival, departure time.Duration, err error) {
 		return 0, 0, t.bad("departure_time", fmt.Sprintf("%q is before arrival_time %q", d, a))
 	}
 	return arrival, departure, nil
-}
-
-func (l *loader) frequencies() error {
-	return l.each("frequencies.txt", true, []string{"trip_id", "start_time", "end_time", "headway_secs"}, func(t *table) error {
-		i, ok := l.byID[t.get("trip_id")]
-		if !ok {
-			return t.bad("trip_id", fmt.Sprintf("%q: not in trips.txt", t.get("trip_id")))
-		}
-		var fr frequency
-		var err error
-		if fr.start, err = parseTime(t.get("start_time")); err != nil {
-			return t.bad("start_time", err.Error())
-		}
-		if fr.end, err = parseTime(t.get("end_time")); err != nil {
-			return t.bad("end_time", err.Error())
-		}
-		secs, err := strconv.Atoi(t.get("headway_secs"))
-		if err != nil || secs < 1 {
-			return t.bad("headway_secs", fmt.Sprintf("%q: want a whole number of seconds above 0", t.get("headway_secs")))
-		}
-		fr.headway = time.Duration(secs) * time.Second
-		l.feed.trips[i].frequencies = append(l.feed.trips[i].frequencies, fr)
-		return nil
-	})
 }
 
 func (l *loader) dropUntimed() {
