@@ -146,9 +146,9 @@ func (l *learner) evidence() (evidence [dayTypes][]int, leftOut []LeftOut) {
 		}
 	}
 	for kind, days := range candidates {
-		compared := make([]profile, len(days))
+		compared := make([]dayProfile, len(days))
 		for i, day := range days {
-			compared[i] = profiles[day]
+			compared[i] = dayProfile{l.first.AddDays(day).Weekday(), profiles[day]}
 		}
 		for i, v := range judge(compared) {
 			switch v {
@@ -174,9 +174,18 @@ func (l *learner) known(day int) bool {
 	return false
 }
 
+// profiles sums up the routes that were there from the first week with counts on: a new route makes no
+// other's day unusual.
 func (l *learner) profiles() []profile {
+	begin := HistoryDays
+	for _, r := range l.index {
+		begin = min(begin, r.since)
+	}
 	profiles := make([]profile, HistoryDays)
 	for _, r := range l.index {
+		if r.since >= begin+7 {
+			continue
+		}
 		for hour := range r.peaks {
 			for day, peak := range r.peaks[hour] {
 				profiles[day][hour] += float64(max(peak, 1) - 1)

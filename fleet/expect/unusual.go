@@ -3,6 +3,7 @@ package expect
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // profile is what the whole network had in each hour of a day: the sum over routes of the
@@ -28,9 +29,16 @@ const (
 	newNormal = 5
 )
 
-// judge compares days of one type, oldest first, with the median of them all. Fewer than
-// MinDays cannot be compared and are all usable.
-func judge(days []profile) []verdict {
+// dayProfile is a day to be judged.
+type dayProfile struct {
+	weekday time.Weekday
+	profile profile
+}
+
+// judge compares days of one type, oldest first, with the median of them all, and with that of their own
+// weekday: what every Friday is like is not unusual. Fewer than MinDays cannot be compared and are all
+// usable.
+func judge(days []dayProfile) []verdict {
 	verdicts := make([]verdict, len(days))
 	if len(days) < MinDays {
 		return verdicts
@@ -63,33 +71,54 @@ func judge(days []profile) []verdict {
 	return verdicts
 }
 
-// distances gives for each day how far it is from the median profile, as a share of what
-// that has in the hours of which the day knows.
-func distances(days []profile) []float64 {
-	var typical profile
-	for h := range typical {
-		var known []float64
-		for _, d := range days {
-			if !math.IsNaN(d[h]) {
-				known = append(known, d[h])
-			}
+// distances gives for each day how far it is from the median profile of all, or of its weekday if that is nearer.
+func distances(days []dayProfile) []float64 {
+	all := typical(days)
+	own := map[time.Weekday]profile{}
+	for w := range time.Weekday(7) {
+		same := slices.DeleteFunc(slices.Clone(days), func(d dayProfile) bool { return d.weekday != w })
+		if len(same) >= MinDays {
+			own[w] = typical(same)
 		}
-		typical[h] = median(known)
 	}
 	out := make([]float64, len(days))
 	for i, d := range days {
-		var off, all float64
-		for h, v := range d {
-			if !math.IsNaN(v) {
-				off += math.Abs(v - typical[h])
-				all += typical[h]
-			}
-		}
-		if off > 0 {
-			out[i] = off / max(all, 1)
+		out[i] = d.profile.distance(all)
+		if o, ok := own[d.weekday]; ok {
+			out[i] = min(out[i], d.profile.distance(o))
 		}
 	}
 	return out
+}
+
+// typical is the median of what is known in each hour.
+func typical(days []dayProfile) profile {
+	var p profile
+	for h := range p {
+		var known []float64
+		for _, d := range days {
+			if !math.IsNaN(d.profile[h]) {
+				known = append(known, d.profile[h])
+			}
+		}
+		p[h] = median(known)
+	}
+	return p
+}
+
+// distance is how much p is off, as a share of what is typical in the hours of which p knows.
+func (p profile) distance(typical profile) float64 {
+	var off, all float64
+	for h, v := range p {
+		if !math.IsNaN(v) {
+			off += math.Abs(v - typical[h])
+			all += typical[h]
+		}
+	}
+	if off == 0 {
+		return 0
+	}
+	return off / max(all, 1)
 }
 
 // median of values, the lower of two in the middle; 0 for none.
