@@ -76,6 +76,45 @@ type Fleet struct {
 	// TicketValidity is for how long the ticket holds with which a gateway opens sessions with a machine over BLE, 10 min to
 	// 7 days. It is renewed at half of that while the machine's fault stands.
 	TicketValidity time.Duration `mapstructure:"ticket_validity" yaml:"ticket_validity" validate:"min=10m,max=168h"`
+	Notify         Notify        `mapstructure:"notify" yaml:"notify"`
+}
+
+// Notify says whom to tell of faults outside of MQTT.
+type Notify struct {
+	Webhooks      []Webhook      `mapstructure:"webhooks" yaml:"webhooks" validate:"unique=Name,dive"`
+	Alertmanagers []Alertmanager `mapstructure:"alertmanagers" yaml:"alertmanagers" validate:"unique=Name,dive"`
+	// Resend is how often an Alertmanager is sent all that stands, 10 s to 10 min.
+	Resend time.Duration `mapstructure:"resend" yaml:"resend" validate:"min=10s,max=10m"`
+	// MaxAge is how old an event may be and still be sent to a webhook, 1 h to 90 days.
+	MaxAge time.Duration `mapstructure:"max_age" yaml:"max_age" validate:"min=1h,max=2160h"`
+	// RefusedFor is how old an event must be to be set aside when a receiver refuses it, 1 min to 90 days.
+	RefusedFor time.Duration `mapstructure:"refused_for" yaml:"refused_for" validate:"min=1m,max=2160h"`
+	// GTFSRT serves faults of routes as GTFS-realtime service alerts beside the metrics.
+	GTFSRT bool `mapstructure:"gtfs_rt" yaml:"gtfs_rt"`
+}
+
+// Webhook is one receiver of signed events.
+type Webhook struct {
+	Name string `mapstructure:"name" yaml:"name" validate:"required,max=64"`
+	URL  string `mapstructure:"url" yaml:"url" validate:"required"`
+	// SecretFile holds its secrets, whsec_... a line.
+	SecretFile  string   `mapstructure:"secret_file" yaml:"secret_file" validate:"required"`
+	MinSeverity string   `mapstructure:"min_severity" yaml:"min_severity,omitempty" validate:"omitempty,oneof=info minor major critical"`
+	Kinds       []string `mapstructure:"kinds" yaml:"kinds,omitempty"`   // empty: all
+	Routes      []string `mapstructure:"routes" yaml:"routes,omitempty"` // empty: all
+	// AllowHTTP lets events leave in clear to another host.
+	AllowHTTP bool `mapstructure:"allow_http" yaml:"allow_http,omitempty"`
+}
+
+// Alertmanager is one instance.
+type Alertmanager struct {
+	Name string `mapstructure:"name" yaml:"name" validate:"required,max=64"`
+	// URL is its address without /api/v2.
+	URL string `mapstructure:"url" yaml:"url" validate:"required"`
+	// CredentialsFile holds the value of the header Authorization, such as Bearer TOKEN; empty: none is sent.
+	CredentialsFile string `mapstructure:"credentials_file" yaml:"credentials_file,omitempty"`
+	// AllowHTTP lets alerts leave in clear to another host.
+	AllowHTTP bool `mapstructure:"allow_http" yaml:"allow_http,omitempty"`
 }
 
 // Depot is a depot with a gateway of its own in the yard. Name is what its machines call it in heartbeats.
@@ -165,6 +204,7 @@ func Default() Config {
 			HeartbeatInterval: 15 * time.Second,
 			Tick:              5 * time.Second,
 			TicketValidity:    24 * time.Hour,
+			Notify:            Notify{Resend: time.Minute, MaxAge: 168 * time.Hour, RefusedFor: 24 * time.Hour},
 		},
 		Client:  Client{Server: "tcp://127.0.0.1:1883"},
 		Edge:    Edge{RecollectEvery: time.Minute},

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -202,7 +204,8 @@ func allKeys(t reflect.Type, path string) []string {
 
 func leafKeys() []string {
 	return slices.DeleteFunc(allKeys(reflect.TypeFor[Config](), ""), func(k string) bool {
-		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.depots"}, k)
+		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.depots",
+			"fleet.notify", "fleet.notify.webhooks", "fleet.notify.alertmanagers"}, k)
 	})
 }
 
@@ -313,7 +316,47 @@ func validate(c *Config) []string {
 			problems = append(problems, fmt.Sprintf("fleet.expected[%d].hours: %s", i, err))
 		}
 	}
+	for i, w := range c.Fleet.Notify.Webhooks {
+		if err := checkReceiver(w.URL, w.AllowHTTP); err != nil {
+			problems = append(problems, fmt.Sprintf("fleet.notify.webhooks[%d].url: %s", i, err))
+		}
+	}
+	for i, a := range c.Fleet.Notify.Alertmanagers {
+		if err := checkReceiver(a.URL, a.AllowHTTP); err != nil {
+			problems = append(problems, fmt.Sprintf("fleet.notify.alertmanagers[%d].url: %s", i, err))
+		}
+		for _, w := range c.Fleet.Notify.Webhooks {
+			if w.Name == a.Name {
+				problems = append(problems, fmt.Sprintf("fleet.notify.alertmanagers[%d].name: %q is the name of a webhook", i, a.Name))
+			}
+		}
+	}
 	return problems
+}
+
+// checkReceiver wants an address that notifications may be sent to. The error does not show it: it may hold a secret.
+func checkReceiver(address string, allowHTTP bool) error {
+	if address == "" {
+		return nil // told already
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return errors.New("want a URL such as https://host/path")
+	case u.User != nil:
+		return errors.New("has a user or password in it: put it in a file")
+	case u.Fragment != "":
+		return errors.New("has a fragment (#...), which is never sent")
+	}
+	if u.Scheme == "https" || allowHTTP || loopback(u.Hostname()) {
+		return nil
+	}
+	return errors.New("http sends in clear over the network: use https, or set allow_http: true")
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // explain says in words what a validator tag wants.

@@ -27,7 +27,7 @@ import (
 	"github.com/farebeat/farebeat/topics/session"
 )
 
-// Options say what a fleet service is made of. All but Listen, Watch and Logger are required.
+// Options say what a fleet service is made of. All but Listen, Watch, FaultsSaved and Logger are required.
 type Options struct {
 	Tree    topics.Tree
 	Session session.Options // how to reach the broker; what it announces is the fleet's
@@ -46,9 +46,11 @@ type Options struct {
 	// Parts are other parts of Farebeat whose failure is a fault.
 	Parts []Part
 	// Rules are the rules in force, asked before each round; nil: those of Engine. It may give others from one round to the next.
-	Rules  func() *rules.Set
-	Watch  func(Round) // called after each round, in its goroutine; may be nil
-	Logger *slog.Logger
+	Rules func() *rules.Set
+	// FaultsSaved is called after each saving of faults, in the goroutine of rounds; may be nil.
+	FaultsSaved func()
+	Watch       func(Round) // called after each round, in its goroutine; may be nil
+	Logger      *slog.Logger
 	// TicketValidity is for how long a gateway's ticket holds, tickets.MinValidity at least; 0: tickets.DefaultValidity.
 	TicketValidity time.Duration
 	// Orders is the folder in which the command line leaves orders about tickets and faults; empty for none.

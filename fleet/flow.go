@@ -138,6 +138,9 @@ func (f *Fleet) save(ctx context.Context, changes []faults.Change) bool {
 		f.o.Logger.Error("faults could not be saved; nobody is told until they are", "changes", len(f.unsaved), "error", err)
 		return false
 	}
+	if f.o.FaultsSaved != nil {
+		f.o.FaultsSaved()
+	}
 	for _, c := range f.unsaved {
 		m, told, err := f.dispatch.Event(c)
 		if err != nil {

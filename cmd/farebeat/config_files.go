@@ -15,6 +15,7 @@ import (
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
 	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/notify"
 	"github.com/farebeat/farebeat/fleet/store"
 )
 
@@ -37,6 +38,7 @@ func checkFiles(ctx context.Context, c configs.Config) error {
 			problems = append(problems, fmt.Sprintf("%s: %s", f.key, err))
 		}
 	}
+	problems = append(problems, checkKinds(c)...)
 	if len(problems) > 0 {
 		return usageError(&configs.Error{Problems: problems})
 	}
@@ -89,6 +91,12 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	add("fleet.rules_file", c.Fleet.RulesFile, false, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
 	add("fleet.master_key_file", masterKeyPath(c), true, func() error { return readOnly(keys.Load(masterKeyPath(c))) })
 	files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }
+	for i, w := range c.Fleet.Notify.Webhooks {
+		add(fmt.Sprintf("fleet.notify.webhooks[%d].secret_file", i), w.SecretFile, true, func() error { return readOnly(notify.ReadSecrets(w.SecretFile)) })
+	}
+	for i, a := range c.Fleet.Notify.Alertmanagers {
+		add(fmt.Sprintf("fleet.notify.alertmanagers[%d].credentials_file", i), a.CredentialsFile, true, func() error { return readOnly(notify.ReadAuthorization(a.CredentialsFile)) })
+	}
 	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
 	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(readAuthorities(c.Client.CAFile)) })
 	add("machine.key_file", c.Machine.KeyFile, true, func() error { return readOnly(readKey(c.Machine.KeyFile)) })

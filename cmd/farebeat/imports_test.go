@@ -24,6 +24,8 @@ func TestImportDirections(t *testing.T) {
 		{"github.com/go-ble/", []string{"edge/ble"}},
 		{"github.com/spf13/viper", []string{"configs"}},
 		{"github.com/spf13/cobra", []string{"cmd"}},
+		{"github.com/MobilityData/", []string{"fleet/notify"}},
+		{"google.golang.org/protobuf/", []string{"fleet/notify"}},
 		{module + "cmd", []string{"cmd"}},
 		{module + "configs", []string{"cmd"}},
 		{module + "broker", []string{"cmd", "broker"}},

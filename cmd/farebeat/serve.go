@@ -30,6 +30,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/fleet/notify"
 	"github.com/farebeat/farebeat/fleet/presence"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/topics"
@@ -236,6 +237,7 @@ type server struct {
 	o       serverOptions
 	broker  *broker.Broker
 	fleet   *fleet.Fleet
+	notify  *notify.Notifier
 	reg     *prometheus.Registry
 	metrics net.Listener // nil: none
 }
@@ -278,9 +280,17 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 			return nil, err
 		}
 	}
+	told, err := notifyOptions(o.config, o.tree, o.now, o.logger)
+	if err != nil {
+		return nil, err
+	}
+	told.Store = o.store
+	if s.notify, err = notify.New(ctx, told); err != nil { // before the fleet saves anything that is to be told
+		return nil, err
+	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: o.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
-		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders,
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.notify.Poke, Parts: notifyParts(s.notify),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -292,7 +302,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		return nil, err
 	}
 	t.fleet = s.fleet
-	reg.MustRegister(fleetCollector{s.fleet})
+	reg.MustRegister(fleetCollector{s.fleet}, notifyCollector{s.notify})
 	return s, nil
 }
 
@@ -339,8 +349,9 @@ func (s *server) run(ctx context.Context, started func()) error {
 	started()
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.fleet.Run(inner) })
+	group.Go(func() error { return s.notify.Run(inner) })
 	if s.metrics != nil {
-		group.Go(func() error { return serveMetrics(inner, s.metrics, s.reg) })
+		group.Go(func() error { return serveMetrics(inner, s.metrics, s.metricsHandler()) })
 	}
 	return errors.Join(group.Wait(), s.close())
 }
@@ -356,11 +367,18 @@ func (s *server) listenMetrics(ctx context.Context) (err error) {
 	return nil
 }
 
-func serveMetrics(ctx context.Context, listener net.Listener, reg *prometheus.Registry) error {
+func (s *server) metricsHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	if s.o.config.Fleet.Notify.GTFSRT {
+		mux.Handle("GET /gtfs-rt/alerts", notify.ServiceAlertsHandler(s.o.store.Faults(), s.o.now, s.o.logger))
+	}
+	return mux
+}
+
+func serveMetrics(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -74,8 +74,13 @@ func (r faultRow) save(t *tx) error {
 	if err != nil || r.event == nil {
 		return err
 	}
-	return t.exec(`INSERT INTO fault_event (fault, number, body) VALUES (?, ?, ?) ON CONFLICT (fault, number) DO NOTHING`,
+	err = t.exec(`INSERT INTO fault_event (fault, number, body) VALUES (?, ?, ?) ON CONFLICT (fault, number) DO NOTHING`,
 		r.f.ID, int64(r.number), r.event)
+	if err != nil {
+		return err
+	}
+	return t.exec(`INSERT INTO fault_order (fault, number, vehicle, machine_route) VALUES (?, ?, ?, ?)
+		ON CONFLICT (fault, number) DO NOTHING`, r.f.ID, int64(r.number), vehicle, machineRoute)
 }
 
 // nanos orders times as time.Time.Compare does, the zero time before all.

@@ -28,6 +28,7 @@ func migrations() []migration {
 		{2, "counts, faults, roster", fleetSchema()},
 		{3, "day certificates", certificateSchema()},
 		{4, "tickets", ticketSchema()},
+		{5, "notify", notifySchema()},
 	}
 }
 
@@ -114,6 +115,21 @@ func ticketSchema() []string {
 		`CREATE TABLE ticket_order (
 			number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, action TEXT NOT NULL, vehicle TEXT NOT NULL,
 			at_ms INTEGER NOT NULL, given_by TEXT NOT NULL, reason TEXT NOT NULL)`,
+	}
+}
+
+func notifySchema() []string {
+	return []string{
+		// The order in which fault events were saved, over all faults. n grows and is never given twice, so that a channel
+		// can follow behind a cursor. The other columns are of the fault as it was then, and change in its life.
+		`CREATE TABLE fault_order (
+			n INTEGER PRIMARY KEY AUTOINCREMENT, fault TEXT NOT NULL, number INTEGER NOT NULL,
+			vehicle TEXT NOT NULL, machine_route TEXT NOT NULL,
+			UNIQUE (fault, number))`,
+		// Of older events only the order within a fault is known.
+		`INSERT INTO fault_order (fault, number, vehicle, machine_route)
+			SELECT e.fault, e.number, f.vehicle, f.machine_route
+			FROM fault_event e JOIN fault f ON f.id = e.fault ORDER BY f.opened_ns, e.fault, e.number`,
 	}
 }
 

@@ -129,7 +129,10 @@ func (r *Repaired) fill(ctx context.Context, path string, old *sql.DB, fresh *St
 	if err := r.copyTables(ctx, old, fresh); err != nil {
 		return err
 	}
-	if err := fresh.update(ctx, func(t *tx) error { return raiseTicketFloor(t, fresh.opts.Now()) }); err != nil {
+	err := fresh.update(ctx, func(t *tx) error {
+		return errors.Join(raiseTicketFloor(t, fresh.opts.Now()), raiseEventFloor(t))
+	})
+	if err != nil {
 		return err
 	}
 	in := newIntake(fresh, k, true)

@@ -316,7 +316,7 @@ func TestRepairOfAWholeStoreChangesNothing(t *testing.T) {
 		t.Fatalf("%+v, %v", report, err)
 	}
 	for _, table := range report.Tables {
-		want := map[string]int{"meta": 2, "fault": 2, "fault_event": 2}
+		want := map[string]int{"meta": 2, "fault": 2, "fault_event": 2, "fault_order": 2}
 		if table.Rows != want[table.Name] || table.Lost != "" {
 			t.Errorf("%+v", table)
 		}
