@@ -376,16 +376,27 @@ func (s *Set) Cause(d presence.Dimension) CauseRule { return s.causes[d] }
 
 // causesLayer sets some rules of causes.
 type causesLayer struct {
-	Vehicle  *causeLayer `yaml:"vehicle"`
-	Depot    *causeLayer `yaml:"depot"`
-	Network  *causeLayer `yaml:"network"`
-	Firmware *causeLayer `yaml:"firmware"`
+	Vehicle  *causeLayer `yaml:"vehicle,omitempty"`
+	Depot    *causeLayer `yaml:"depot,omitempty"`
+	Network  *causeLayer `yaml:"network,omitempty"`
+	Firmware *causeLayer `yaml:"firmware,omitempty"`
 }
 
 type causeLayer struct {
-	Off      *bool    `yaml:"off"`
-	Machines *int     `yaml:"machines"`
-	Share    *float64 `yaml:"share"`
+	Off      *bool    `yaml:"off,omitempty"`
+	Machines *int     `yaml:"machines,omitempty"`
+	Share    *float64 `yaml:"share,omitempty"`
+}
+
+// layer says all of the rules.
+func (c causeRules) layer() *causesLayer {
+	of := func(d presence.Dimension) *causeLayer {
+		if c[d].Machines == 0 {
+			return &causeLayer{Off: ptr(true)}
+		}
+		return &causeLayer{Machines: &c[d].Machines, Share: &c[d].Share}
+	}
+	return &causesLayer{Vehicle: of(presence.ByVehicle), Depot: of(presence.ByDepot), Network: of(presence.ByNetwork), Firmware: of(presence.ByFirmware)}
 }
 
 func (l *causesLayer) apply(c causeRules) (causeRules, error) {

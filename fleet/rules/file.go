@@ -18,43 +18,43 @@ const MaxFile = yamlfile.MaxSize
 
 // file is the YAML document.
 type file struct {
-	Route     *layer         `yaml:"route"`
-	Overrides []override     `yaml:"overrides"`
-	Machine   *machineLayer  `yaml:"machine"`
-	Platform  *platformLayer `yaml:"platform"`
-	Causes    *causesLayer   `yaml:"causes"`
+	Route     *layer         `yaml:"route,omitempty"`
+	Overrides []override     `yaml:"overrides,omitempty"`
+	Machine   *machineLayer  `yaml:"machine,omitempty"`
+	Platform  *platformLayer `yaml:"platform,omitempty"`
+	Causes    *causesLayer   `yaml:"causes,omitempty"`
 
-	Maintenance []maintenanceLayer `yaml:"maintenance"`
+	Maintenance []maintenanceLayer `yaml:"maintenance,omitempty"`
 }
 
 // layer sets some fields of a Rule and leaves the others.
 type layer struct {
-	Off        *bool      `yaml:"off"`
-	MinOnline  *int       `yaml:"min_online"`
-	MinRatio   *float64   `yaml:"min_ratio"`
-	Auto       *autoLayer `yaml:"auto"`
-	For        *forLayer  `yaml:"for"`
-	KeepFiring *duration  `yaml:"keep_firing_for"`
-	Silent     *duration  `yaml:"silent_after"`
-	NeverHeard *duration  `yaml:"never_heard_after"`
+	Off        *bool      `yaml:"off,omitempty"`
+	MinOnline  *int       `yaml:"min_online,omitempty"`
+	MinRatio   *float64   `yaml:"min_ratio,omitempty"`
+	Auto       *autoLayer `yaml:"auto,omitempty,flow"`
+	For        *forLayer  `yaml:"for,omitempty,flow"`
+	KeepFiring *duration  `yaml:"keep_firing_for,omitempty"`
+	Silent     *duration  `yaml:"silent_after,omitempty"`
+	NeverHeard *duration  `yaml:"never_heard_after,omitempty"`
 }
 
 type autoLayer struct {
-	Availability *float64 `yaml:"availability"`
-	FalseAlarms  *float64 `yaml:"false_alarms"`
+	Availability *float64 `yaml:"availability,omitempty"`
+	FalseAlarms  *float64 `yaml:"false_alarms,omitempty"`
 }
 
 type forLayer struct {
-	M     *int      `yaml:"m"`
-	Of    *int      `yaml:"of"`
-	Every *duration `yaml:"every"`
+	M     *int      `yaml:"m,omitempty"`
+	Of    *int      `yaml:"of,omitempty"`
+	Every *duration `yaml:"every,omitempty"`
 }
 
 // override is a layer for some routes, hours and sources. A later one wins.
 type override struct {
-	Routes  []string `yaml:"routes"`  // empty: all
-	Hours   []string `yaml:"hours"`   // "07-09" is from 07:00 to 09:00; empty: all
-	Sources []string `yaml:"sources"` // empty: all
+	Routes  []string `yaml:"routes,omitempty,flow"`  // empty: all
+	Hours   []string `yaml:"hours,omitempty,flow"`   // "07-09" is from 07:00 to 09:00; empty: all
+	Sources []string `yaml:"sources,omitempty,flow"` // empty: all
 	layer   `yaml:",inline"`
 
 	line   int
@@ -62,19 +62,19 @@ type override struct {
 }
 
 type machineLayer struct {
-	Silence     *duration `yaml:"silence"`
-	Cap         *uint32   `yaml:"cap"`
-	Pending     []int     `yaml:"pending"`
-	ClockSkew   *duration `yaml:"clock_skew"`
-	UnsentAfter *duration `yaml:"unsent_after"`
+	Silence     *duration `yaml:"silence,omitempty"`
+	Cap         *uint32   `yaml:"cap,omitempty"`
+	Pending     []int     `yaml:"pending,omitempty,flow"`
+	ClockSkew   *duration `yaml:"clock_skew,omitempty"`
+	UnsentAfter *duration `yaml:"unsent_after,omitempty"`
 }
 
 type platformLayer struct {
-	Machines *int      `yaml:"machines"`
-	Share    *float64  `yaml:"share"`
-	Routes   *int      `yaml:"routes"`
-	Within   *duration `yaml:"within"`
-	Silent   *duration `yaml:"silent_after"`
+	Machines *int      `yaml:"machines,omitempty"`
+	Share    *float64  `yaml:"share,omitempty"`
+	Routes   *int      `yaml:"routes,omitempty"`
+	Within   *duration `yaml:"within,omitempty"`
+	Silent   *duration `yaml:"silent_after,omitempty"`
 }
 
 // duration is a time.Duration that must be written with its unit.
@@ -89,6 +89,9 @@ func (d *duration) UnmarshalYAML(n *yaml.Node) error {
 	*d = duration(v)
 	return nil
 }
+
+// MarshalYAML implements yaml.Marshaler.
+func (d duration) MarshalYAML() (any, error) { return yamlfile.Short(time.Duration(d)), nil }
 
 // Parse reads a rules file over the defaults: what the file leaves out stays as in
 // Default. Hours are those of location. An error names the file, the line, what is
@@ -113,7 +116,7 @@ func parse(b []byte, location *time.Location) (*Set, error) {
 		if err := f.Route.check(rule); err != nil {
 			return nil, fmt.Errorf("line %d: route: %w", lines.route, err)
 		}
-		// What the file says for all routes holds for all sources too.
+		// What the file says for all routes holds for all sources too. Set.YAML relies on it.
 		if f.Route.For != nil {
 			overrides[0].For = nil
 		}
@@ -166,7 +169,7 @@ func parse(b []byte, location *time.Location) (*Set, error) {
 			}
 			return nil, fmt.Errorf("line %d: maintenance: %w", line, err)
 		}
-		s.maintenance = append(s.maintenance, w)
+		s.maintenance, s.windows = append(s.maintenance, w), append(s.windows, l)
 	}
 	return s, nil
 }

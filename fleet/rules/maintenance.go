@@ -78,14 +78,14 @@ func atClock(day time.Time, after time.Duration) time.Time {
 // maintenanceLayer is a window in a file.
 type maintenanceLayer struct {
 	Name     string   `yaml:"name"`
-	Machines []string `yaml:"machines"`
-	Routes   []string `yaml:"routes"`
-	Vehicles []string `yaml:"vehicles"`
-	Depots   []string `yaml:"depots"`
-	Days     []string `yaml:"days"`  // mon, tue, wed, thu, fri, sat, sun; empty: every day
-	Hours    string   `yaml:"hours"` // "22:00-04:30", over midnight too
-	From     string   `yaml:"from"`  // once: "2026-11-28 22:00" by the local clock
-	Until    string   `yaml:"until"`
+	Machines []string `yaml:"machines,omitempty"`
+	Routes   []string `yaml:"routes,omitempty"`
+	Vehicles []string `yaml:"vehicles,omitempty"`
+	Depots   []string `yaml:"depots,omitempty"`
+	Days     []string `yaml:"days,omitempty"`  // mon, tue, wed, thu, fri, sat, sun; empty: every day
+	Hours    string   `yaml:"hours,omitempty"` // "22:00-04:30", over midnight too
+	From     string   `yaml:"from,omitempty"`  // once: "2026-11-28 22:00" by the local clock
+	Until    string   `yaml:"until,omitempty"`
 }
 
 // window checks a window of a file.

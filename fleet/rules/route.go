@@ -21,6 +21,7 @@ type RouteState struct {
 	Window  uint64    `json:"window,omitempty"` // samples of `for`, newest in bit 0, 1 is a breach
 	Sampled time.Time `json:"sampled,omitzero"` // when the newest was taken
 	Best    int       `json:"best,omitempty"`   // most online since then
+	Rules   uint64    `json:"rules,omitempty"`  // id of the route's rules that they were taken by, 0: not noted
 
 	Empty   time.Time `json:"empty,omitzero"`    // since when nothing is online
 	Wanted  time.Time `json:"wanted,omitzero"`   // since when at least one should be
@@ -66,12 +67,13 @@ func (s *Set) EvaluateRoute(now time.Time, in RouteInput, st RouteState) (RouteS
 	}
 	if st.Seen.Sub(now) > clockSlack {
 		// Our clock was ahead. What it noted would only count when that time comes: begin anew, and keep what fires.
-		st = RouteState{Kind: st.Kind, Since: now, Threshold: st.Threshold, Exact: st.Exact}
+		st = RouteState{Kind: st.Kind, Since: now, Threshold: st.Threshold, Exact: st.Exact, Rules: st.Rules}
 	}
 	if now.Before(st.Seen) {
 		return st, st.verdict("") // our clock went back a little: decide nothing until it is here again
 	}
 	st = st.thaw(now)
+	st = st.under(s.hoursOf(in.Route).id)
 	st = st.note(now, in, s.location)
 	rule := s.rule(in.Route, now, sourceIndex(in.Source))
 	demand, known := st.demand(in)
@@ -115,7 +117,7 @@ func (st RouteState) thaw(now time.Time) RouteState {
 	}
 	if away > forget {
 		// The fault stands; of the rest too much may have happened.
-		return RouteState{Kind: st.Kind, Since: st.Since, Threshold: st.Threshold, Exact: st.Exact}
+		return RouteState{Kind: st.Kind, Since: st.Since, Threshold: st.Threshold, Exact: st.Exact, Rules: st.Rules}
 	}
 	for _, t := range []*time.Time{&st.WellSince, &st.Sampled, &st.Empty, &st.Wanted, &st.AllLate} {
 		if !t.IsZero() {
@@ -123,6 +125,20 @@ func (st RouteState) thaw(now time.Time) RouteState {
 		}
 	}
 	st.Frozen = false
+	return st
+}
+
+// under notes by which rules samples are taken from now on. Those taken by others are no evidence under
+// these: a `for` and a keep_firing_for begin anew. What fires stays, and so does what was seen
+// whatever the rules: since when nothing is online, or nothing heard.
+func (st RouteState) under(id uint64) RouteState {
+	if st.Rules != 0 && st.Rules != id {
+		st.Window, st.Sampled, st.Best, st.WellSince = 0, time.Time{}, 0, time.Time{}
+		if st.Kind == "" {
+			st.Since = time.Time{}
+		}
+	}
+	st.Rules = id
 	return st
 }
 

@@ -1,10 +1,31 @@
 package rules
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"slices"
 	"time"
 )
+
+// digest is an id of the content, equal for equal rules in every process, and never 0.
+func (h *hours) digest() uint64 {
+	var ids []byte
+	for hour := range h.rules {
+		for source := range h.rules[hour] {
+			ids = binary.BigEndian.AppendUint64(ids, h.rules[hour][source].id)
+		}
+	}
+	return contentID(string(ids))
+}
+
+// contentID is never 0.
+func contentID(content string) uint64 {
+	sum := fnv.New64a()
+	_, _ = io.WriteString(sum, content) // a hash takes everything
+	return max(sum.Sum64(), 1)
+}
 
 // DutyChange is how long a change of hour takes: for this long before and after it the
 // lower of two thresholds holds.
@@ -13,24 +34,30 @@ const DutyChange = 10 * time.Minute
 // Set is all rules of an operator, ready to be evaluated. It is immutable and safe for
 // concurrent use.
 type Set struct {
-	location *time.Location
-	machine  MachineRules
-	platform PlatformRule
-	causes   causeRules
+	location  *time.Location
+	machine   MachineRules
+	platform  PlatformRule
+	causes    causeRules
+	base      Rule              // before any override
+	overrides []override        // in order; a later one wins
+	common    *hours            // of routes that no override names
+	routes    map[string]*hours // of those that one names
 
 	maintenance []Maintenance
-
-	common *hours            // of routes that no override names
-	routes map[string]*hours // of those that one names
+	windows     []maintenanceLayer // the same as a file says it
 }
 
 // hours holds the rule of each hour of the local clock and each source of an expectation.
-type hours [24][sources]*readyRule
+type hours struct {
+	rules [24][sources]*readyRule
+	id    uint64 // of its content: a RouteState notes it, to see that the rules changed
+}
 
 // readyRule is a rule with its thresholds worked out.
 type readyRule struct {
 	Rule
-	auto []int // by demand, up to tabled; shared by rules of equal Availability and FalseAlarms
+	auto []int  // by demand, up to tabled; shared by rules of equal Availability and FalseAlarms
+	id   uint64 // of its content
 }
 
 // tabled is the greatest demand whose automatic threshold is worked out once; few routes are bigger.
@@ -69,11 +96,14 @@ func (s *Set) Rule(route string, at time.Time, source string) Rule {
 }
 
 func (s *Set) rule(route string, at time.Time, source int) *readyRule {
-	h := s.common
+	return s.hoursOf(route).rules[at.In(s.location).Hour()][source]
+}
+
+func (s *Set) hoursOf(route string) *hours {
 	if own, ok := s.routes[route]; ok {
-		h = own
+		return own
 	}
-	return h[at.In(s.location).Hour()][source]
+	return s.common
 }
 
 // defaults are the rules before any override of a file.
@@ -114,7 +144,12 @@ func Default(location *time.Location) *Set {
 // compile works out the rule of every hour, source and named route once, so that an
 // evaluation only looks it up.
 func compile(location *time.Location, base Rule, machine MachineRules, platform PlatformRule, overrides []override) (*Set, error) {
-	s := &Set{location: location, machine: machine, platform: platform, causes: defaultCauses(), routes: map[string]*hours{}}
+	s := &Set{location: location, machine: machine, platform: platform, causes: defaultCauses(), base: base, routes: map[string]*hours{}}
+	for _, o := range overrides {
+		if o.layer != (layer{}) || o.line > 0 { // of the defaults, those that the file replaced are gone
+			s.overrides = append(s.overrides, o)
+		}
+	}
 	var common []*override            // those for all routes
 	named := map[string][]*override{} // those of a route, the common ones among them, in order
 	for i := range overrides {
@@ -168,15 +203,15 @@ func (m *readyRules) of(r Rule) *readyRule {
 		}
 		m.auto[key] = table
 	}
-	m.rules[r] = &readyRule{r, m.auto[key]}
+	m.rules[r] = &readyRule{r, m.auto[key], contentID(fmt.Sprintf("%+v", r))}
 	return m.rules[r]
 }
 
 // buildHours applies a route's overrides in order; equal rules are shared.
 func buildHours(base Rule, list []*override, shared *readyRules) (*hours, error) {
 	var h hours
-	for hour := range h {
-		for source := range h[hour] {
+	for hour := range h.rules {
+		for source := range h.rules[hour] {
 			r := base
 			for _, o := range list {
 				if !o.applies(hour, source) {
@@ -187,8 +222,9 @@ func buildHours(base Rule, list []*override, shared *readyRules) (*hours, error)
 					return nil, fmt.Errorf("line %d: overrides: %w", o.line, err)
 				}
 			}
-			h[hour][source] = shared.of(r)
+			h.rules[hour][source] = shared.of(r)
 		}
 	}
+	h.id = h.digest()
 	return &h, nil
 }

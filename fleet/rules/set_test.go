@@ -258,6 +258,10 @@ func FuzzParse(f *testing.F) {
 		if s == nil {
 			return
 		}
+		text := printed(t, s)
+		if again, err := Parse("printed", []byte(text), time.UTC); err != nil || !again.Equal(s) {
+			t.Fatalf("printed it is another set, %v:\n%s", err, text)
+		}
 		for hour := range 24 {
 			for _, source := range sourceNames() {
 				if err := s.Rule("a", time.Unix(int64(hour)*3600, 0), source).check(); err != nil {
