@@ -108,6 +108,32 @@ func TestRulesReplay(t *testing.T) {
 	}
 }
 
+// Wrong files and findings have exit codes of their own.
+func TestRulesExitCodes(t *testing.T) {
+	data, dir := storedMorning(t), t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good, far := file("good.yaml", "overrides: [{routes: ['36'], off: true}]"), file("far.yaml", "overrides: [{routes: ['36', '37'], off: true}]")
+	wrong := file("wrong.yaml", "route: {off: perhaps}")
+	fails := file("fails.yaml", "start: 2026-11-23T10:00\ntests: [{name: a, series: [{route: a, online: 1}], want: [{at: 1m, faults: [{kind: route_below, route: a}]}]}]")
+	farebeat(t, exitOK, "rules", "check", good, "--data", data)
+	_, warned := farebeat(t, exitDifference, "rules", "check", far, "--data", data)
+	if !strings.Contains(warned, `line 1: route "37" is not one of the 2 known`) {
+		t.Error(warned)
+	}
+	farebeat(t, exitUsage, "rules", "check", wrong)
+	farebeat(t, exitUsage, "rules", "check", filepath.Join(dir, "nowhere.yaml"))
+	farebeat(t, exitDifference, "rules", "test", fails)
+	farebeat(t, exitUsage, "rules", "test", good)
+	farebeat(t, exitUsage, "rules", "show", wrong)
+	farebeat(t, exitUsage, "rules", "show", "--route", "36")
+}
+
 func TestRulesReplayRefuses(t *testing.T) {
 	data := storedMorning(t)
 	for want, args := range map[string][]string{

@@ -70,7 +70,8 @@ func Run(ctx context.Context, frames Frames, live Faults, o Options) (*Report, e
 		return nil, fmt.Errorf("replay: %w", err)
 	}
 	r := newRun(o, survey.frames, fired)
-	if err := frames.Frames(ctx, o.From.Add(-WarmUp), o.To, func(f counts.Frame) error {
+	end := survey.last.Add(time.Second) // what came to the store since the first reading is left out
+	if err := frames.Frames(ctx, o.From.Add(-WarmUp), end, func(f counts.Frame) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

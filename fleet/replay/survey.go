@@ -14,6 +14,7 @@ type survey struct {
 	source   string
 	frames   int // minutes, those of the warm-up too
 	counted  int // without them
+	last     time.Time
 	routes   map[string]bool
 	expected map[string]map[int64]int // by route and hour, of routes of which anything was expected
 	location *time.Location
@@ -25,6 +26,7 @@ func look(ctx context.Context, frames Frames, o Options) (*survey, error) {
 	s := &survey{source: o.Source, location: o.Location, routes: map[string]bool{}, expected: map[string]map[int64]int{}}
 	err := frames.Frames(ctx, o.From.Add(-WarmUp), o.To, func(f counts.Frame) error {
 		s.frames++
+		s.last = f.At
 		if !f.At.Before(o.From) {
 			s.counted++
 		}

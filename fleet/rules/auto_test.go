@@ -119,8 +119,12 @@ func TestTheLearnedLowBoundsAuto(t *testing.T) {
 		text      string
 		low, want int
 	}{
-		{"", 0, 9}, {"", 7, 7}, {"", 9, 9}, {"", 30, 9},
-		{"route: {min_ratio: 0.9}", 7, 11}, {"route: {min_online: 11}", 7, 11},
+		{"", 0, 9},
+		{"", 7, 7},
+		{"", 9, 9},
+		{"", 30, 9},
+		{"route: {min_ratio: 0.9}", 7, 11},
+		{"route: {min_online: 11}", 7, 11},
 	} {
 		in.Low = tt.low
 		if _, v := parsed(t, tt.text).EvaluateRoute(at, in, RouteState{}); v.Threshold != tt.want {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // watched is a rules file and the Live of it.
@@ -304,4 +306,53 @@ func TestStatesOfBeforeKeepTheirWindow(t *testing.T) {
 	l.state.Rules = 0 // as a program that did not note it stored it
 	l.until("07:59:00", online(5))
 	l.want("07:30:00 route_below")
+}
+
+// Whatever was online, and whatever the rules before: after a reload nothing opens sooner than the new `for`, and nothing
+// closes sooner than the new keep_firing_for, counted from the reload.
+func TestAReloadDecidesNothingByItself(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(name string) *Set {
+			r, machine, platform, _ := defaults()
+			r.MinOnline = rapid.IntRange(1, 10).Draw(t, name+" min_online")
+			r.For.Of = rapid.IntRange(1, 8).Draw(t, name+" of")
+			r.For.M = rapid.IntRange(1, r.For.Of).Draw(t, name+" m")
+			r.For.Every = time.Duration(rapid.IntRange(1, 12).Draw(t, name+" every")) * 5 * time.Second
+			r.KeepFiring = time.Duration(rapid.IntRange(0, 40).Draw(t, name+" keep")) * 5 * time.Second
+			s, err := compile(time.UTC, r, machine, platform, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		before, after := draw("before"), draw("after")
+		online := rapid.SliceOfN(rapid.IntRange(1, 12), 20, 60).Draw(t, "online")
+		reload := rapid.IntRange(1, len(online)*6-1).Draw(t, "reload")
+		var st RouteState
+		var at time.Time
+		fires := false
+		for i := range len(online) * 6 { // each number for 30 s
+			now, set := day.Add(time.Duration(i)*5*time.Second), before
+			if i >= reload {
+				set = after
+			}
+			if i == reload {
+				at = now
+			}
+			in := RouteInput{Route: "a", Online: online[i/6], Known: 12, Expected: 12, ExpectedNow: 12, Lowest: 12, Source: "hand"}
+			var v Verdict
+			st, v = set.EvaluateRoute(now, in, st)
+			if !before.Equal(after) && i >= reload && v.Firing != fires {
+				rule := after.RuleAt("a", 7, "hand")
+				if least := time.Duration(rule.For.M-1) * rule.For.Every; v.Firing && now.Sub(at) < least-time.Second {
+					t.Fatalf("opened %v after the reload, its for takes %v", now.Sub(at), least)
+				}
+				if !v.Firing && now.Sub(at) < rule.KeepFiring {
+					t.Fatalf("closed %v after the reload, its keep_firing_for is %v", now.Sub(at), rule.KeepFiring)
+				}
+				at = day.Add(-time.Hour) // only the first change is about the reload
+			}
+			fires = v.Firing
+		}
+	})
 }

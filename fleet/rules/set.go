@@ -68,6 +68,12 @@ const sources = 4
 // sourceNames are the sources that an override may name; the last stands for all others.
 func sourceNames() [sources]string { return [...]string{"hand", "timetable", "history", "none"} }
 
+// Sources lists the sources of an expectation that an override may name.
+func Sources() []string {
+	names := sourceNames()
+	return names[:]
+}
+
 func sourceIndex(source string) int {
 	switch source {
 	case "hand":

@@ -133,6 +133,20 @@ func (c *Counts) Frames(ctx context.Context, from, to time.Time, each func(count
 	}
 }
 
+// Routes lists every route that frames were ever saved for, sorted.
+func (c *Counts) Routes(ctx context.Context) ([]string, error) {
+	var out []string
+	err := c.s.view(ctx, func(q *querier) error {
+		return q.rows(`SELECT route FROM count_route ORDER BY route`, nil, func(scan func(...any) error) error {
+			var route string
+			err := scan(&route)
+			out = append(out, route)
+			return err
+		})
+	})
+	return out, wrap("read the routes of counts", err)
+}
+
 // ceilSecond is the first whole second not before t.
 func ceilSecond(t time.Time) int64 {
 	if t.Nanosecond() > 0 {

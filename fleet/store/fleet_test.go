@@ -71,6 +71,9 @@ func TestFramesComeBackAsTheyWere(t *testing.T) {
 	if diff := cmp.Diff(first, got[0]); diff != "" {
 		t.Errorf("the frame that was saved again: %s", diff)
 	}
+	if routes, err := s.Counts().Routes(ctx); err != nil || !slices.Equal(routes, []string{"1", "36", "new", "Ü 7"}) {
+		t.Errorf("routes %q, %v", routes, err)
+	}
 	for _, c := range []struct {
 		from, to time.Duration
 		want     int
