@@ -105,6 +105,10 @@ func TestPerHourRules(t *testing.T) {
 			[]string{"A t1 b1 07:00:00 07:30:00", "A t2 b2 07:30:00 08:00:00"},
 			[]string{"A 07 1"},
 		},
+		"a block is one vehicle, though two of its trips overlap": {
+			[]string{"A t1 b1 07:00:00 07:50:00", "A t2 b1 07:10:00 07:20:00", "A t3 b1 07:30:00 08:10:00"},
+			[]string{"A 07 1", "A 08 1"},
+		},
 		"trips without a block are vehicles of their own": {
 			[]string{"A t1 - 07:00:00 07:30:00", "A t2 - 07:29:59 08:00:00"},
 			[]string{"A 07 2"},
@@ -168,6 +172,51 @@ func TestTimetableExpectsPerHourAndPerInstant(t *testing.T) {
 	}
 	if _, ok := table.Expect("Z", time.Now()); ok {
 		t.Error("the timetable answers for a route that it does not have")
+	}
+}
+
+// A feed that has expired, or has not begun, does not expect an empty city: the next source is asked. Within
+// its dates a route that does not run today is expected to have none.
+func TestTimetableSpeaksOfItsDatesOnly(t *testing.T) {
+	feed, err := gtfs.Read(t.Context(), feedFS(map[string]string{
+		"calendar.txt":   "service_id,monday,tuesday,wednesday,thursday,friday,saturday,sunday,start_date,end_date\nD,1,1,1,1,1,1,1,20260201,20261120\nS,0,0,0,0,0,1,0,20260201,20261120\n",
+		"trips.txt":      "route_id,service_id,trip_id\nA,D,t1\nS,S,t2\n",
+		"stop_times.txt": "trip_id,arrival_time,departure_time\nt1,00:00:00,00:00:00\nt1,25:00:00,25:00:00\nt2,00:00:00,00:00:00\nt2,24:00:00,24:00:00\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := expect.NewTimetable(feed)
+	chain := expect.Chain{table, expect.NewByHand([]expect.RouteHour{{Route: "A", Hour: 0, Vehicles: 7}}, feed.Location)}
+	for at, want := range map[string]string{
+		"2026-01-31 00:30": "7 hand, S 0 none []", "2026-02-01 00:30": "1 timetable, S 0 timetable [A]", "2026-11-14 00:30": "2 timetable, S 1 timetable [A S]",
+		"2026-11-20 00:30": "2 timetable, S 0 timetable [A]", "2026-11-21 00:30": "7 hand, S 0 none []",
+	} {
+		when, err := time.ParseInLocation("2006-01-02 15:04", at, feed.Location)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := chain.Expect("A", when)
+		s, _ := chain.Expect("S", when)
+		if got := fmt.Sprint(a.Expected, " ", a.Source, ", S ", s.Expected, " ", s.Source, " ", table.Routes(when)); got != want {
+			t.Errorf("%s: %s, want %s", at, got, want)
+		}
+	}
+}
+
+// Of a service by headway only what is there in every phase may be demanded.
+func TestTimetableByHeadway(t *testing.T) {
+	feed, err := gtfs.Read(t.Context(), feedFS(map[string]string{
+		"trips.txt":       "route_id,service_id,trip_id\nA,D,t1\n",
+		"stop_times.txt":  "trip_id,arrival_time,departure_time\nt1,00:00:00,00:00:00\nt1,01:30:00,01:30:00\n",
+		"frequencies.txt": "trip_id,start_time,end_time,headway_secs\nt1,06:00:00,12:00:00,3600\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := expect.NewTimetable(feed).Expect("A", time.Date(2026, 11, 20, 9, 15, 0, 0, feed.Location))
+	if want := (expect.Expectation{Expected: 2, Now: 2, Lowest: 1, Source: "timetable", SampleSize: 1}); e != want {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -47,7 +47,7 @@ type Duty struct {
 	Trip    string // trip_id
 	From    time.Time
 	To      time.Time
-	// Slack is the headway of a service without exact times, else 0: for so long after From and before To the vehicle may
+	// Slack is 0 but for a service without exact times: for so long after From and before To the vehicle may
 	// as well not be there.
 	Slack time.Duration
 }

@@ -24,7 +24,8 @@ type frequency struct {
 //	N = ceil(L / H) vehicles at once, and never has fewer than floor(L / H),
 //
 // or as many as it has departures, if they are fewer. The i-th of the N duties (from 0) lasts from start + i*H to the end of the trip
-// of the last departure less i*H, which adds up to what departures at start, start+H, ... would, and has a Slack of H: less that on both ends they
+// of the last departure less i*H: with them come and go as many as with departures at start, start+H, ... Each has a Slack of H, and
+// the last one of its whole length if H does not divide L: without the Slack at both ends they
 // add up to what is there however late in its headway each departs.
 func (fr frequency) duties(into []Duty, t *trip, origin time.Time) []Duty {
 	length := t.last - t.first
@@ -35,10 +36,14 @@ func (fr frequency) duties(into []Duty, t *trip, origin time.Time) []Duty {
 		}
 		return into
 	}
-	for from, to := fr.start, last+length; from <= last && from < to; from, to = from+fr.headway, to-fr.headway {
+	for from, to := fr.start, last+length; from <= last && from < fr.start+length; from, to = from+fr.headway, to-fr.headway {
+		slack := fr.headway
+		if from+fr.headway-fr.start > length {
+			slack = to - from
+		}
 		into = append(into, Duty{
 			Vehicle: t.id + "@" + clock(from), Route: t.route, Trip: t.id,
-			From: origin.Add(from), To: origin.Add(to), Slack: fr.headway,
+			From: origin.Add(from), To: origin.Add(to), Slack: slack,
 		})
 	}
 	return into
