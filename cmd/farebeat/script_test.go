@@ -9,6 +9,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if err := os.Unsetenv("FAREBEAT_ALERTMANAGER"); err != nil { // it is for tests of fleet/notify, and no key of the configuration
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"farebeat": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -333,6 +334,57 @@ func TestKilledBetweenMigrations(t *testing.T) {
 	}
 	if err := s.update(ctx, put("new table")); err != nil {
 		t.Error(err)
+	}
+}
+
+// Events that were saved before they had an order over all faults get one.
+func TestOlderEventsAreNumbered(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "fleet.db")
+	db, err := connect(path, forWriting, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := claim(ctx, db); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range migrations() {
+		if m.name == "notify" {
+			break
+		}
+		if err := m.apply(ctx, db, time.Unix(0, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range []string{
+		`INSERT INTO fault VALUES ('late', 1, 20, NULL, 'open', '', 'machine_silent', 'm', '', '7', 'v7', '{"id":"late","machine_facts":{}}')`,
+		`INSERT INTO fault VALUES ('early', 1, 10, NULL, 'open', '', 'route_silent', '', '36', '', '', '{"id":"early"}')`,
+		`INSERT INTO fault_event VALUES ('late', 1, '{"fault":"late","number":1}')`,
+		`INSERT INTO fault_event VALUES ('early', 2, '{"fault":"early","number":2}')`,
+		`INSERT INTO fault_event VALUES ('early', 1, '{"fault":"early","number":1}')`,
+	} {
+		if _, err := db.ExecContext(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(ctx, path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shutHere(t, s)
+	list, err := s.Events(ctx, 0, 10)
+	var got []string
+	for _, e := range list {
+		got = append(got, fmt.Sprint(e.N, " ", e.Event.ID(), " ", e.Told()))
+	}
+	if want := []string{"1 early.1 true", "2 early.2 true", "3 late.1 true"}; err != nil || !slices.Equal(got, want) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if m := list[2].Fault.Machine; m.Vehicle != "v7" || m.Route != "7" {
+		t.Errorf("%+v", m)
 	}
 }
 
