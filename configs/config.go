@@ -63,6 +63,10 @@ type Fleet struct {
 	ExpectedFile string `mapstructure:"expected_file" yaml:"expected_file" validate:"excluded_with=GTFS"`
 	// Expected are numbers set by hand; they win over both.
 	Expected []HandExpectation `mapstructure:"expected" yaml:"expected" validate:"dive"`
+	// Holidays are dates (YYYY-MM-DD) that are judged as a Sunday.
+	Holidays []string `mapstructure:"holidays" yaml:"holidays" validate:"dive,datetime=2006-01-02"`
+	// HolidaysFile lists more of them, one a line.
+	HolidaysFile string `mapstructure:"holidays_file" yaml:"holidays_file"`
 	// Depots name the gateways that stand in depots' yards.
 	Depots []Depot `mapstructure:"depots" yaml:"depots" validate:"unique=Name,dive"`
 	// RulesFile replaces the default rules.
@@ -205,6 +209,7 @@ func Default() Config {
 			Tick:              5 * time.Second,
 			TicketValidity:    24 * time.Hour,
 			Notify:            Notify{Resend: time.Minute, MaxAge: 168 * time.Hour, RefusedFor: 24 * time.Hour},
+			Holidays:          []string{}, // as an empty list reads
 		},
 		Client:  Client{Server: "tcp://127.0.0.1:1883"},
 		Edge:    Edge{RecollectEvery: time.Minute},

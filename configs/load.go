@@ -204,7 +204,7 @@ func allKeys(t reflect.Type, path string) []string {
 
 func leafKeys() []string {
 	return slices.DeleteFunc(allKeys(reflect.TypeFor[Config](), ""), func(k string) bool {
-		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.depots",
+		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.holidays", "fleet.depots",
 			"fleet.notify", "fleet.notify.webhooks", "fleet.notify.alertmanagers"}, k)
 	})
 }
@@ -371,6 +371,8 @@ func explain(f validator.FieldError) string {
 		return "want one of " + strings.ReplaceAll(f.Param(), " ", ", ") + got
 	case "hostname_port":
 		return "want host:port" + got
+	case "datetime":
+		return "want a date such as 2026-12-25" + got
 	case "timezone":
 		return "want a time zone such as America/New_York" + got
 	case "uri":

@@ -27,6 +27,7 @@ const (
 	backupUsers    = "users"
 	backupRules    = "rules.yaml"
 	backupExpected = "expected.csv"
+	backupHolidays = "holidays.txt"
 	backupKey      = "master.key"
 )
 
@@ -136,7 +137,7 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 	if err := s.Backup(ctx, filepath.Join(temp, backupStore)); err != nil {
 		return m, err
 	}
-	sources := map[string]string{backupUsers: c.Broker.UsersFile, backupRules: c.Fleet.RulesFile, backupExpected: c.Fleet.ExpectedFile}
+	sources := map[string]string{backupUsers: c.Broker.UsersFile, backupRules: c.Fleet.RulesFile, backupExpected: c.Fleet.ExpectedFile, backupHolidays: c.Fleet.HolidaysFile}
 	if withKeys {
 		sources[backupKey] = masterKeyPath(c)
 	}
@@ -170,7 +171,7 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 
 // backupNames are the files that a backup may have beside its manifest.
 func backupNames() []string {
-	return []string{backupStore, backupUsers, backupRules, backupExpected, backupKey}
+	return []string{backupStore, backupUsers, backupRules, backupExpected, backupHolidays, backupKey}
 }
 
 // totalsOf adds up a store that nobody uses, and proves its structure.

@@ -46,12 +46,12 @@ func TestFullBrokerStoreIsAFault(t *testing.T) {
 		}
 		c := configs.Default()
 		c.Broker.Listeners, c.Broker.MetricsAddress = nil, ""
-		engine, err := engineConfig(nil, c)
+		known, err := readKnowledge(t.Context(), c, time.Now, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		s, err := newServer(t.Context(), serverOptions{
-			tree: tree, config: c, engine: engine, store: db, brokerStore: retained, keys: master, tick: c.Fleet.Tick, now: time.Now, logger: slog.New(slog.DiscardHandler),
+			tree: tree, config: c, engine: known.engine, store: db, brokerStore: retained, keys: master, tick: c.Fleet.Tick, now: time.Now, logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			t.Fatal(err)

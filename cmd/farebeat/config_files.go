@@ -88,6 +88,7 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	add("broker.users_file", c.Broker.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
 	add("fleet.gtfs", c.Fleet.GTFS, false, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
 	add("fleet.expected_file", c.Fleet.ExpectedFile, false, func() error { return readOnly(readExpected(c.Fleet.ExpectedFile, zone)) })
+	add("fleet.holidays_file", c.Fleet.HolidaysFile, false, func() error { return readOnly(readHolidays(c)) })
 	add("fleet.rules_file", c.Fleet.RulesFile, false, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
 	add("fleet.master_key_file", masterKeyPath(c), true, func() error { return readOnly(keys.Load(masterKeyPath(c))) })
 	files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }

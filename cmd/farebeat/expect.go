@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -68,12 +67,8 @@ func openFeed(cmd *cobra.Command, path string) (*gtfs.Feed, error) {
 	if path == "" {
 		return tampa.Feed(cmd.Context())
 	}
-	feed, err := gtfs.Open(cmd.Context(), path)
+	feed, err := readFeed(cmd.Context(), path)
 	if err != nil {
-		var content *gtfs.Error
-		if errors.As(err, &content) {
-			return nil, usageError(err)
-		}
 		return nil, err
 	}
 	for _, w := range feed.Warnings {

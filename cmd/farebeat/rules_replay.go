@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -96,10 +97,11 @@ func runRulesReplay(cmd *cobra.Command, o rulesReplayFlags) error {
 }
 
 func replayRules(cmd *cobra.Command, o rulesReplayFlags, c configs.Config, opts replay.Options, frames replay.Frames, live replay.Faults) (*replay.Report, error) {
-	engine, err := engineConfig(cmd, c)
+	known, err := readKnowledge(cmd.Context(), c, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
+	engine := known.engine
 	opts.Location, opts.Route, opts.Rules, opts.Source, opts.Deadline = engine.Location, o.route, engine.Rules, o.source, engine.WarmUp
 	if o.source == "" && (c.Fleet.GTFS != "" || c.Fleet.ExpectedFile != "" || len(c.Fleet.Expected) > 0) {
 		opts.Expect = engine.Expect

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -26,12 +27,12 @@ import (
 	brokerstore "github.com/farebeat/farebeat/broker/store"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
-	"github.com/farebeat/farebeat/fleet/expect"
-	"github.com/farebeat/farebeat/fleet/expect/gtfs"
+	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/notify"
 	"github.com/farebeat/farebeat/fleet/presence"
+	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/topics"
 	"github.com/farebeat/farebeat/topics/session"
@@ -100,11 +101,15 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if err != nil {
 		return usageError(err)
 	}
-	engine, err := engineConfig(cmd, c)
+	known, err := readKnowledge(ctx, c, rim.now, logger)
 	if err != nil {
 		return err
 	}
-	engine.Policy.StableFor, engine.Policy.ClearFor = rim.patience, rim.patience
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	known.expected.hangup = hangup
+	known.engine.Policy.StableFor, known.engine.Policy.ClearFor = rim.patience, rim.patience
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
@@ -122,7 +127,7 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	}
 
 	s, err := newServer(ctx, serverOptions{
-		tree: tree, config: c, engine: engine, store: db, brokerStore: retained,
+		tree: tree, config: c, engine: known.engine, expected: known.expected, rules: known.rules, store: db, brokerStore: retained,
 		openKeys: func(ctx context.Context) (keys.Keys, error) { return masterKey(ctx, c, db, logger) },
 		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data),
 	})
@@ -162,36 +167,33 @@ func keyIsLost(ctx context.Context, path string, db *store.Store) error {
 	return err
 }
 
-// engineConfig turns the configuration into what the engine decides by.
-func engineConfig(cmd *cobra.Command, c configs.Config) (fleet.EngineConfig, error) {
-	loc, err := time.LoadLocation(c.TimeZone)
+// knowledge is what the engine decides by, and what keeps it up to date.
+type knowledge struct {
+	engine   fleet.EngineConfig
+	expected *expectations
+	rules    *rules.Live
+}
+
+// rulesEvery is how often the rules file is looked at. One that changed is read after two looks.
+const rulesEvery = 5 * time.Second
+
+// readKnowledge turns the configuration into what the engine decides by.
+func readKnowledge(ctx context.Context, c configs.Config, now func() time.Time, logger *slog.Logger) (knowledge, error) {
+	expected, err := newExpectations(ctx, c, now, logger)
 	if err != nil {
-		return fleet.EngineConfig{}, usageError(err)
+		return knowledge{}, err
 	}
-	chain := expect.Chain{expect.NewByHand(handRows(c.Fleet.Expected), loc)}
-	switch {
-	case c.Fleet.GTFS != "":
-		feed, err := openFeed(cmd, c.Fleet.GTFS)
-		if err != nil {
-			return fleet.EngineConfig{}, err
+	live := rules.NewLive(rules.Default(expected.zone))
+	if file := c.Fleet.RulesFile; file != "" {
+		if live, err = rules.OpenLive(file, expected.zone, now()); err != nil {
+			return knowledge{}, usageError(err)
 		}
-		chain = append(chain, expect.NewTimetable(feed))
-	case c.Fleet.ExpectedFile != "":
-		table, err := readExpected(c.Fleet.ExpectedFile, loc)
-		if err != nil {
-			return fleet.EngineConfig{}, err
-		}
-		chain = append(chain, table)
-	}
-	set, err := loadRules(c.Fleet.RulesFile, loc)
-	if err != nil {
-		return fleet.EngineConfig{}, err
 	}
 	interval := c.Fleet.HeartbeatInterval
-	return fleet.EngineConfig{
-		Location: loc, Interval: interval, WarmUp: presence.Config{Interval: interval, DeadlineIntervals: 4}.Deadline(),
-		Expect: chain, Rules: set, DepotGateways: depotGateways(c.Fleet.Depots),
-	}, nil
+	return knowledge{expected: expected, rules: live, engine: fleet.EngineConfig{
+		Location: expected.zone, Interval: interval, WarmUp: presence.Config{Interval: interval, DeadlineIntervals: 4}.Deadline(),
+		Expect: expected.live, Rules: live.Set(), DepotGateways: depotGateways(c.Fleet.Depots),
+	}}, nil
 }
 
 func depotGateways(list []configs.Depot) map[string]string {
@@ -202,23 +204,13 @@ func depotGateways(list []configs.Depot) map[string]string {
 	return gateways
 }
 
-func handRows(list []configs.HandExpectation) []expect.RouteHour {
-	var rows []expect.RouteHour
-	for _, e := range list {
-		from, to, err := configs.ParseHours(e.Hours)
-		must(err) // validated by configs
-		for h := from; h < to; h++ {
-			rows = append(rows, expect.RouteHour{Date: gtfs.Date{}, Route: e.Route, Hour: h, Vehicles: e.Expected})
-		}
-	}
-	return rows
-}
-
 // serverOptions say what a server is made of.
 type serverOptions struct {
 	tree        topics.Tree
 	config      configs.Config
 	engine      fleet.EngineConfig
+	expected    *expectations // kept up to date while the server runs; nil: engine.Expect stays as it is
+	rules       *rules.Live   // likewise; nil: engine.Rules stay as they are
 	store       *store.Store
 	brokerStore *brokerstore.Store // nil: in memory
 	keys        keys.Keys
@@ -230,6 +222,26 @@ type serverOptions struct {
 	orders    string // folder of orders about tickets, "" for none
 	watch     func(fleet.Round)
 	logger    *slog.Logger
+}
+
+// parts are what may fail while the service goes on.
+func (o serverOptions) parts(n *notify.Notifier) []fleet.Part {
+	parts := notifyParts(n)
+	if o.expected != nil {
+		parts = append(parts, fleet.Part{Name: "timetable", Kind: faults.TimetableOver, Failure: o.expected.failure})
+	}
+	if o.rules != nil {
+		parts = append(parts, fleet.Part{Name: "rules", Kind: faults.RulesFile, Failure: func() error { return o.rules.Status().Err }})
+	}
+	return parts
+}
+
+// inForce is the source of the rules; nil where they never change.
+func (o serverOptions) inForce() func() *rules.Set {
+	if o.rules == nil {
+		return nil
+	}
+	return o.rules.Set
 }
 
 // server is a broker and a fleet service in one process.
@@ -290,7 +302,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: o.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
-		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.notify.Poke, Parts: notifyParts(s.notify),
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.notify.Poke, Parts: o.parts(s.notify), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -303,6 +315,9 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	}
 	t.fleet = s.fleet
 	reg.MustRegister(fleetCollector{s.fleet}, notifyCollector{s.notify})
+	if o.expected != nil {
+		reg.MustRegister(o.expected.collectors()...)
+	}
 	return s, nil
 }
 
@@ -350,6 +365,12 @@ func (s *server) run(ctx context.Context, started func()) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.fleet.Run(inner) })
 	group.Go(func() error { return s.notify.Run(inner) })
+	if s.o.rules != nil {
+		group.Go(func() error { s.o.rules.Watch(inner, rulesEvery, s.o.now, s.o.logger); return nil })
+	}
+	if s.o.expected != nil {
+		group.Go(func() error { s.o.expected.run(inner, s.o.store.Counts()); return nil })
+	}
 	if s.metrics != nil {
 		group.Go(func() error { return serveMetrics(inner, s.metrics, s.metricsHandler()) })
 	}

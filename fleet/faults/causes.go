@@ -94,6 +94,13 @@ func (k Kind) serviceEntry() (Entry, bool) {
 			Meaning:  "The GTFS feed has ended or will within days, or could not be read; closes when a feed that is valid is loaded.",
 			NextStep: "Put the new feed in the place of the old one; it is read without a restart.",
 		}, true
+	case RulesFile:
+		return Entry{
+			Kind: k, Family: FamilyService, Rank: 40, Severity: schemas.Minor,
+			Title:    "The rules file is wrong",
+			Meaning:  "The rules file changed and cannot be read; the rules before it stay in force. Closes when it is right.",
+			NextStep: "The reason names file and line; `farebeat rules check` tries it.",
+		}, true
 	}
 	return Entry{}, false
 }

@@ -32,6 +32,7 @@ const (
 	SeriesSink      Kind = "series_sink"
 	NotifyChannel   Kind = "notify_channel"
 	TimetableOver   Kind = "timetable_over"
+	RulesFile       Kind = "rules_file"
 )
 
 // Family joins kinds that are one fault to a person: a subject has at most one fault
@@ -72,7 +73,7 @@ func Kinds() []Kind {
 	return []Kind{
 		MachineSilent, MachineUnstable, MachineParked, MachineFull, MachineFilling, MachineUnsent, MachineReported,
 		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform, NetworkLost, DepotLost, FirmwareLost, VehicleLost,
-		BrokerStore, SeriesSink, NotifyChannel, TimetableOver,
+		BrokerStore, SeriesSink, NotifyChannel, TimetableOver, RulesFile,
 	}
 }
 

@@ -101,11 +101,14 @@ func (f *Feed) Expiry(today Date, days int) string {
 		return fmt.Sprintf("the timetable has expired: its last date was %s, nothing is expected by it any more; put a newer feed in its place", c.last)
 	case today.Before(c.first):
 		return fmt.Sprintf("the timetable begins on %s: nothing is expected by it before", c.first)
-	case c.last.Before(today.AddDays(days)):
-		return fmt.Sprintf("the timetable ends with %s, in %d days: put a newer feed in its place before", c.last, daysBetween(today, c.last))
+	case f.DaysLeft(today) < days:
+		return fmt.Sprintf("the timetable ends with %s, in %d days: put a newer feed in its place before", c.last, f.DaysLeft(today))
 	}
 	return ""
 }
+
+// DaysLeft is how many days the feed covers after today: 0 on its last date, below 0 after it.
+func (f *Feed) DaysLeft(today Date) int { return daysBetween(today, f.covered.last) }
 
 func daysBetween(from, to Date) int {
 	day := func(d Date) time.Time { return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC) }
