@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,8 +37,33 @@ type city struct {
 	end   time.Time
 }
 
-// live runs a city for a time with the real engine and a real store.
+// live runs a city for a time with the real engine and a real store. What is expected was set by hand.
 func live(t testing.TB, set *rules.Set, routes map[string]int, length time.Duration, blind func(time.Duration) bool, outages ...outage) *city {
+	t.Helper()
+	return liveWith(t, byHand, set, routes, length, blind, outages)
+}
+
+func byHand(t testing.TB, rows []expect.RouteHour) expect.Source {
+	t.Helper()
+	return expect.NewByHand(rows, time.UTC)
+}
+
+// hourly is a timetable of which only the most in each hour is known.
+func hourly(t testing.TB, rows []expect.RouteHour) expect.Source {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("route_id,hour,expected_vehicles_in_service\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "%s,%d,%d\n", r.Route, r.Hour, r.Vehicles)
+	}
+	table, err := expect.ReadTimetable("t.csv", strings.NewReader(b.String()), time.UTC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func liveWith(t testing.TB, source func(testing.TB, []expect.RouteHour) expect.Source, set *rules.Set, routes map[string]int, length time.Duration, blind func(time.Duration) bool, outages []outage) *city {
 	t.Helper()
 	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "farebeat.db"), store.Options{})
 	if err != nil {
@@ -55,7 +81,7 @@ func live(t testing.TB, set *rules.Set, routes map[string]int, length time.Durat
 		}
 	}
 	engine := fleet.NewEngine(fleet.EngineConfig{
-		Location: time.UTC, Interval: 15 * time.Second, Expect: expect.NewByHand(c.hours, time.UTC), Rules: set,
+		Location: time.UTC, Interval: 15 * time.Second, Expect: source(t, c.hours), Rules: set,
 	}, dawn)
 	var seq uint64
 	for at := time.Duration(0); at <= length; at += 5 * time.Second {
@@ -201,16 +227,65 @@ func TestOtherRulesMissAndFind(t *testing.T) {
 	wantStory(t, only, "route_silent B 07:00-07:17 live 1", "route_below B 09:51-open live 1")
 }
 
+// Days with outages at random: what fired live fires in the replay, within a minute, and nothing else does.
+func TestRandomDaysAreReplayedAsTheyWere(t *testing.T) {
+	minute := "route: {for: {m: 4, of: 5, every: 1m}, keep_firing_for: 5m}"
+	for _, tt := range []struct {
+		name   string
+		rules  string
+		source func(testing.TB, []expect.RouteHour) expect.Source
+		change func(*replay.Options)
+		shift  time.Duration // by how much an opening may differ
+	}{
+		{"a look every 10 s", "", byHand, func(o *replay.Options) { o.Expect, o.Source = nil, expect.SourceHand }, time.Minute},
+		{"a look every minute", minute, byHand, func(o *replay.Options) { o.Expect, o.Source = nil, expect.SourceHand }, time.Minute},
+		{"the most in an hour", "", hourly, func(o *replay.Options) { o.Expect = nil }, time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(7, 1))
+			routes := map[string]int{}
+			var outages []outage
+			for i := range 5 {
+				name := fmt.Sprint("R", i)
+				routes[name] = 2 + random.IntN(14)
+				for at := 80 * time.Minute; at < 8*time.Hour; {
+					at += time.Duration(random.IntN(90*60)) * time.Second
+					end := at + 3*time.Minute + time.Duration(random.IntN(100*60))*time.Second
+					outages = append(outages, outage{name, 1 + random.IntN(routes[name]), at, end})
+					at = end
+				}
+			}
+			c := liveWith(t, tt.source, parse(t, tt.rules), routes, 8*time.Hour, neverBlind, outages)
+			r := c.replay(t, parse(t, tt.rules), tt.change)
+			if r.Live < 4 || len(r.Faults) != r.Live || r.New() > 0 || len(r.Missed) > 0 {
+				t.Fatalf("%d fired live, in the replay\n%s", r.Live, strings.Join(story(r), "\n"))
+			}
+			for _, o := range r.Faults {
+				stored, _, err := c.store.Faults().Get(t.Context(), o.Live[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if late := o.Fault.OpenedAt.Sub(stored.OpenedAt); late.Abs() > tt.shift {
+					t.Errorf("%s of %s opened at %v, %v later than live", o.Fault.Kind, o.Fault.Subject.Route, o.Fault.OpenedAt, late)
+				}
+				if late := o.Fault.ClosedAt.Sub(stored.ClosedAt); o.Fault.Ended() != stored.Ended() || late.Abs() > 2*tt.shift {
+					t.Errorf("%s of %s closed at %v, %v later than live", o.Fault.Kind, o.Fault.Subject.Route, o.Fault.ClosedAt, late)
+				}
+			}
+		})
+	}
+}
+
 // Where nobody says again what was expected, the number in the minutes is that of an hour.
 func TestTheExpectationInTheMinutes(t *testing.T) {
 	c := day(t)
-	hourly := c.replay(t, rules.Default(time.UTC), func(o *replay.Options) { o.Expect = nil })
-	if got := story(hourly); len(got) != 4 || !strings.HasPrefix(got[0], "route_silent B") {
+	timetable := c.replay(t, rules.Default(time.UTC), func(o *replay.Options) { o.Expect = nil })
+	if got := story(timetable); len(got) != 4 || !strings.HasPrefix(got[0], "route_silent B") {
 		t.Errorf("%q: want route B silent, and nothing of outages shorter than an hour", got)
 	}
-	byHand := c.replay(t, rules.Default(time.UTC), func(o *replay.Options) { o.Expect, o.Source = nil, expect.SourceHand })
-	if len(byHand.Missed) != 0 || byHand.New() != 0 || len(byHand.Faults) != 4 {
-		t.Errorf("%q", story(byHand))
+	hand := c.replay(t, rules.Default(time.UTC), func(o *replay.Options) { o.Expect, o.Source = nil, expect.SourceHand })
+	if len(hand.Missed) != 0 || hand.New() != 0 || len(hand.Faults) != 4 {
+		t.Errorf("%q", story(hand))
 	}
 }
 
