@@ -67,6 +67,11 @@ type Fleet struct {
 	Holidays []string `mapstructure:"holidays" yaml:"holidays" validate:"dive,datetime=2006-01-02"`
 	// HolidaysFile lists more of them, one a line.
 	HolidaysFile string `mapstructure:"holidays_file" yaml:"holidays_file"`
+	// Influx are the InfluxDBs that the online counts are shipped to.
+	Influx []Influx `mapstructure:"influx" yaml:"influx" validate:"unique=Name,dive"`
+	// KeepMinutes is for how long the counts of minutes are kept in the embedded store, 24 h to 2 years; those of hours for two years.
+	// What an InfluxDB has not taken yet is kept twice as long.
+	KeepMinutes time.Duration `mapstructure:"keep_minutes" yaml:"keep_minutes" validate:"min=24h,max=17520h"`
 	// Depots name the gateways that stand in depots' yards.
 	Depots []Depot `mapstructure:"depots" yaml:"depots" validate:"unique=Name,dive"`
 	// RulesFile replaces the default rules.
@@ -119,6 +124,23 @@ type Alertmanager struct {
 	CredentialsFile string `mapstructure:"credentials_file" yaml:"credentials_file,omitempty"`
 	// AllowHTTP lets alerts leave in clear to another host.
 	AllowHTTP bool `mapstructure:"allow_http" yaml:"allow_http,omitempty"`
+}
+
+// Influx is one InfluxDB, 1.8, 2.x or 3.x.
+type Influx struct {
+	// Name is a name of its own: how far it has come is kept under it.
+	Name string `mapstructure:"name" yaml:"name" validate:"required,max=48"`
+	URL  string `mapstructure:"url" yaml:"url" validate:"required,http_url"`
+	// TokenFile holds the token; of 1.8 user:password. Empty for none.
+	TokenFile string `mapstructure:"token_file" yaml:"token_file,omitempty"`
+	// Org is the organisation of 2.x; empty for 1.8 and 3.x.
+	Org string `mapstructure:"org" yaml:"org,omitempty"`
+	// Bucket is the bucket of 2.x, the database of 3.x; of 1.8 database/retention-policy, or the database alone.
+	Bucket string `mapstructure:"bucket" yaml:"bucket" validate:"required"`
+	// Timeout of one request, 1 s to 5 min; 0: 10 s.
+	Timeout time.Duration `mapstructure:"timeout" yaml:"timeout,omitempty" validate:"omitempty,min=1s,max=5m"`
+	// Plain sends without gzip.
+	Plain bool `mapstructure:"plain" yaml:"plain,omitempty"`
 }
 
 // Depot is a depot with a gateway of its own in the yard. Name is what its machines call it in heartbeats.
@@ -208,6 +230,7 @@ func Default() Config {
 			HeartbeatInterval: 15 * time.Second,
 			Tick:              5 * time.Second,
 			TicketValidity:    24 * time.Hour,
+			KeepMinutes:       14 * 24 * time.Hour,
 			Notify:            Notify{Resend: time.Minute, MaxAge: 168 * time.Hour, RefusedFor: 24 * time.Hour},
 			Holidays:          []string{}, // as an empty list reads
 		},

@@ -204,7 +204,7 @@ func allKeys(t reflect.Type, path string) []string {
 
 func leafKeys() []string {
 	return slices.DeleteFunc(allKeys(reflect.TypeFor[Config](), ""), func(k string) bool {
-		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.holidays", "fleet.depots",
+		return slices.Contains([]string{"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.holidays", "fleet.depots", "fleet.influx",
 			"fleet.notify", "fleet.notify.webhooks", "fleet.notify.alertmanagers"}, k)
 	})
 }
@@ -375,6 +375,8 @@ func explain(f validator.FieldError) string {
 		return "want a date such as 2026-12-25" + got
 	case "timezone":
 		return "want a time zone such as America/New_York" + got
+	case "http_url":
+		return "want a URL such as http://127.0.0.1:8086" + got
 	case "uri":
 		return "want a URL such as tcp://127.0.0.1:1883" + got
 	case "excluded_with":

@@ -27,7 +27,7 @@ import (
 	"github.com/farebeat/farebeat/topics/session"
 )
 
-// Options say what a fleet service is made of. All but Listen, Watch, FaultsSaved and Logger are required.
+// Options say what a fleet service is made of. All but Listen, Watch, FaultsSaved, CountsSaved and Logger are required.
 type Options struct {
 	Tree    topics.Tree
 	Session session.Options // how to reach the broker; what it announces is the fleet's
@@ -49,6 +49,8 @@ type Options struct {
 	Rules func() *rules.Set
 	// FaultsSaved is called after each saving of faults, in the goroutine of rounds; may be nil.
 	FaultsSaved func()
+	// CountsSaved is called after each saving of counts, likewise; may be nil.
+	CountsSaved func()
 	Watch       func(Round) // called after each round, in its goroutine; may be nil
 	Logger      *slog.Logger
 	// TicketValidity is for how long a gateway's ticket holds, tickets.MinValidity at least; 0: tickets.DefaultValidity.

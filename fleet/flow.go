@@ -96,6 +96,9 @@ func (f *Fleet) endMinute(ctx context.Context, now time.Time) {
 	f.frames = append(f.frames, f.engine.Minute(now))
 	f.hours = append(f.hours, f.engine.Hours(now)...)
 	f.saveCounts(ctx)
+	if f.o.CountsSaved != nil {
+		f.o.CountsSaved()
+	}
 	if err := f.remember(ctx, now); err != nil {
 		f.o.Logger.Error("what a restart needs could not be written", "error", err)
 	}

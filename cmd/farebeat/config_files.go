@@ -92,6 +92,9 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	add("fleet.rules_file", c.Fleet.RulesFile, false, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
 	add("fleet.master_key_file", masterKeyPath(c), true, func() error { return readOnly(keys.Load(masterKeyPath(c))) })
 	files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }
+	for i, x := range c.Fleet.Influx {
+		add(fmt.Sprintf("fleet.influx[%d].token_file", i), x.TokenFile, true, func() error { return readOnly(readToken(x.TokenFile)) })
+	}
 	for i, w := range c.Fleet.Notify.Webhooks {
 		add(fmt.Sprintf("fleet.notify.webhooks[%d].secret_file", i), w.SecretFile, true, func() error { return readOnly(notify.ReadSecrets(w.SecretFile)) })
 	}

@@ -24,6 +24,7 @@ func TestImportDirections(t *testing.T) {
 		{"github.com/go-ble/", []string{"edge/ble"}},
 		{"github.com/spf13/viper", []string{"configs"}},
 		{"github.com/spf13/cobra", []string{"cmd"}},
+		{"github.com/influxdata/", []string{"fleet/series"}},
 		{"github.com/MobilityData/", []string{"fleet/notify"}},
 		{"google.golang.org/protobuf/", []string{"fleet/notify"}},
 		{module + "cmd", []string{"cmd"}},

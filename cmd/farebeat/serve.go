@@ -250,6 +250,7 @@ type server struct {
 	broker  *broker.Broker
 	fleet   *fleet.Fleet
 	notify  *notify.Notifier
+	series  *exporters
 	reg     *prometheus.Registry
 	metrics net.Listener // nil: none
 }
@@ -300,9 +301,12 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	if s.notify, err = notify.New(ctx, told); err != nil { // before the fleet saves anything that is to be told
 		return nil, err
 	}
+	if s.series, err = newExporters(ctx, o.config, o.store, o.now, o.logger); err != nil {
+		return nil, err
+	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: o.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
-		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.notify.Poke, Parts: o.parts(s.notify), Rules: o.inForce(),
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.notify.Poke, CountsSaved: s.series.poke, Parts: append(o.parts(s.notify), s.series.parts()...), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -314,7 +318,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		return nil, err
 	}
 	t.fleet = s.fleet
-	reg.MustRegister(fleetCollector{s.fleet}, notifyCollector{s.notify})
+	reg.MustRegister(fleetCollector{s.fleet}, notifyCollector{s.notify}, s.series)
 	if o.expected != nil {
 		reg.MustRegister(o.expected.collectors()...)
 	}
@@ -365,6 +369,7 @@ func (s *server) run(ctx context.Context, started func()) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.fleet.Run(inner) })
 	group.Go(func() error { return s.notify.Run(inner) })
+	group.Go(func() error { s.series.run(inner); return nil })
 	if s.o.rules != nil {
 		group.Go(func() error { s.o.rules.Watch(inner, rulesEvery, s.o.now, s.o.logger); return nil })
 	}

@@ -46,6 +46,9 @@ func (c *Counts) SaveFrame(ctx context.Context, f counts.Frame) error {
 		if err != nil {
 			return err
 		}
+		if err := noteChange(t, frameChange, f.At.Unix()); err != nil {
+			return err
+		}
 		return t.exec(`INSERT INTO count_frame (at_s, blind, points) VALUES (?, ?, ?)
 			ON CONFLICT (at_s) DO UPDATE SET blind = excluded.blind, points = excluded.points`, f.At.Unix(), bit(f.Blind), blob)
 	})
@@ -189,7 +192,14 @@ func (f storedFrame) decode(names map[uint32]string) (counts.Frame, error) {
 // SaveHours implements counts.Store.
 func (c *Counts) SaveHours(ctx context.Context, rows []counts.HourRow) error {
 	err := c.s.update(ctx, func(t *tx) error {
+		noted := map[int64]bool{}
 		for _, r := range rows {
+			if start := r.Start.Unix(); !noted[start] {
+				noted[start] = true
+				if err := noteChange(t, hourChange, start); err != nil {
+					return err
+				}
+			}
 			err := t.exec(`INSERT INTO count_hour (start_s, route, length_ns, heard_ns, online_ns, machines, peak, lowest, p10, p50, p90)
 				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 				ON CONFLICT (start_s, route) DO UPDATE SET
@@ -294,18 +304,24 @@ func (c *Counts) Prune(ctx context.Context, frames, hours time.Time) (int64, err
 	for _, p := range []struct {
 		query  string
 		before time.Time
+		told   bool
 	}{
-		{`DELETE FROM count_frame WHERE at_s IN (SELECT at_s FROM count_frame WHERE at_s < ? ORDER BY at_s LIMIT ?)`, frames},
+		{`DELETE FROM count_frame WHERE at_s IN (SELECT at_s FROM count_frame WHERE at_s < ? ORDER BY at_s LIMIT ?)`, frames, true},
 		{`DELETE FROM count_hour WHERE start_s < ? AND start_s <= (
-			SELECT max(start_s) FROM (SELECT start_s FROM count_hour ORDER BY start_s LIMIT ?))`, hours},
+			SELECT max(start_s) FROM (SELECT start_s FROM count_hour ORDER BY start_s LIMIT ?))`, hours, true},
+		{`DELETE FROM series_change WHERE n IN (SELECT n FROM series_change WHERE kind = 'frame' AND at_s < ? ORDER BY n LIMIT ?)`, frames, false},
+		{`DELETE FROM series_change WHERE n IN (SELECT n FROM series_change WHERE kind = 'hour' AND at_s < ? ORDER BY n LIMIT ?)`, hours, false},
 	} {
-		for n := int64(1); n > 0 && !p.before.IsZero(); total += n {
+		for n := int64(1); n > 0 && !p.before.IsZero(); {
 			err := c.s.update(ctx, func(t *tx) (err error) {
 				n, err = t.affect(p.query, ceilSecond(p.before), pruneAtOnce)
 				return err
 			})
 			if err != nil {
 				return total, fmt.Errorf("prune counts: %w", err)
+			}
+			if p.told {
+				total += n
 			}
 		}
 	}

@@ -77,12 +77,17 @@ func (s *Store) LastEvent(ctx context.Context) (n int64, err error) {
 // eventSkip is more events than a damaged file may have lost.
 const eventSkip = 1 << 32
 
-// raiseEventFloor is for a file that may not know its latest events: what comes now is numbered above the cursors of
-// those who had them.
-func raiseEventFloor(t *tx) error {
-	changed, err := t.affect(`UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'fault_order'`, int64(eventSkip))
-	if err != nil || changed > 0 {
-		return err
+// raiseFloors is for a file that may not know its latest events and changes: what comes now is numbered above the cursors
+// of those who had them.
+func raiseFloors(t *tx) error {
+	for _, table := range []string{"fault_order", "series_change"} {
+		changed, err := t.affect(`UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ?`, int64(eventSkip), table)
+		if err == nil && changed == 0 {
+			err = t.exec(`INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)`, table, int64(eventSkip))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return t.exec(`INSERT INTO sqlite_sequence (name, seq) VALUES ('fault_order', ?)`, int64(eventSkip))
+	return nil
 }

@@ -29,6 +29,7 @@ func migrations() []migration {
 		{3, "day certificates", certificateSchema()},
 		{4, "tickets", ticketSchema()},
 		{5, "notify", notifySchema()},
+		{6, "series", seriesSchema()},
 	}
 }
 
@@ -115,6 +116,16 @@ func ticketSchema() []string {
 		`CREATE TABLE ticket_order (
 			number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, action TEXT NOT NULL, vehicle TEXT NOT NULL,
 			at_ms INTEGER NOT NULL, given_by TEXT NOT NULL, reason TEXT NOT NULL)`,
+	}
+}
+
+func seriesSchema() []string {
+	return []string{
+		// The order in which counts were saved, so that an exporter can follow behind a cursor.
+		`CREATE TABLE series_change (n INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, at_s INTEGER NOT NULL)`,
+		`INSERT INTO series_change (kind, at_s) SELECT 'frame', at_s FROM count_frame ORDER BY at_s`,
+		`INSERT INTO series_change (kind, at_s) SELECT DISTINCT 'hour', start_s FROM count_hour ORDER BY start_s`,
+		`CREATE TABLE series_aside (n INTEGER PRIMARY KEY, sink TEXT NOT NULL, at_s INTEGER NOT NULL, line TEXT NOT NULL, reason TEXT NOT NULL)`,
 	}
 }
 

@@ -130,7 +130,7 @@ func (r *Repaired) fill(ctx context.Context, path string, old *sql.DB, fresh *St
 		return err
 	}
 	err := fresh.update(ctx, func(t *tx) error {
-		return errors.Join(raiseTicketFloor(t, fresh.opts.Now()), raiseEventFloor(t))
+		return errors.Join(raiseTicketFloor(t, fresh.opts.Now()), raiseFloors(t))
 	})
 	if err != nil {
 		return err
