@@ -43,6 +43,7 @@ func TestEventsComeInTheOrderInWhichTheyWereSaved(t *testing.T) {
 		})
 	}
 	z, a := event(on("z", "v1", "36", "", 1), 1, faults.ChangeOpened), event(on("a", "v2", "7", "P-1", 1), 1, faults.ChangeOpened)
+	a.Event.Quiet = true
 	saveFaults(t, s, z, a)
 	saveFaults(t, s, faults.Change{Fault: on("z", "v9", "36", "", 2)}) // nobody is told of it
 	freed, moved := event(on("a", "v2", "7", "", 2), 2, faults.ChangeUpdated), event(on("z", "v3", "8", "", 3), 2, faults.ChangeUpdated)
