@@ -104,7 +104,23 @@ func TestWhatTheUserSees(t *testing.T) {
 			yaml: "broker:\n  listeners: [{name: a, kind: tls, address: '127.0.0.1:8883'}]\n",
 			want: []string{"broker.listeners[0].cert_file: is required for a tls or wss listener"},
 		},
-		"same name":      {yaml: "broker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}, {name: a, kind: ws, address: '127.0.0.1:2'}]\n", want: []string{"broker.listeners: two entries have the same name"}},
+		"same name": {yaml: "broker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}, {name: a, kind: ws, address: '127.0.0.1:2'}]\n", want: []string{"broker.listeners: two entries have the same name"}},
+		"hook in clear": {
+			yaml: "fleet:\n  notify:\n    webhooks: [{name: a, url: 'http://desk.example/token', secret_file: s}]\n",
+			want: []string{"fleet.notify.webhooks[0].url: http sends in clear over the network: use https, or set allow_http: true"},
+		},
+		"hook without secret": {
+			yaml: "fleet:\n  notify:\n    webhooks: [{name: a, url: 'https://desk.example/token', min_severity: grave}]\n",
+			want: []string{"fleet.notify.webhooks[0].secret_file: is required", "fleet.notify.webhooks[0].min_severity: want one of info, minor, major, critical"},
+		},
+		"no address":        {yaml: "fleet:\n  notify:\n    alertmanagers: [{name: a, url: 'am:9093'}]\n", want: []string{"fleet.notify.alertmanagers[0].url: want a URL such as https://host/path"}},
+		"password in a URL": {yaml: "fleet:\n  notify:\n    alertmanagers: [{name: a, url: 'https://u:p@am'}]\n", want: []string{"fleet.notify.alertmanagers[0].url: has a user or password in it: put it in a file"}},
+		"fragment":          {yaml: "fleet:\n  notify:\n    alertmanagers: [{name: a, url: 'https://am/#x'}]\n", want: []string{"alertmanagers[0].url: has a fragment"}},
+		"one name for two": {
+			yaml: "fleet:\n  notify:\n    webhooks: [{name: a, url: 'https://x', secret_file: s}]\n    alertmanagers: [{name: a, url: 'https://am'}]\n",
+			want: []string{`fleet.notify.alertmanagers[0].name: "a" is the name of a webhook`},
+		},
+		"resend":         {yaml: "fleet: {notify: {resend: 1s}}\n", want: []string{"fleet.notify.resend: want at least 10s"}},
 		"hours":          {yaml: "fleet:\n  expected: [{route: '36', hours: 9-7, expected: 1}]\n", want: []string{`fleet.expected[0].hours: "9-7": want a range such as 07-09, its end after its start`}},
 		"both sources":   {yaml: "fleet: {gtfs: a, expected_file: b}\n", want: []string{"fleet.expected_file: cannot be set together with gtfs"}},
 		"long id":        {yaml: "edge: {vehicle: " + strings.Repeat("x", 65) + "}\n", want: []string{"edge.vehicle: want at most 64 characters, got 65"}},
@@ -128,6 +144,18 @@ func TestWhatTheUserSees(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestReceiversThatMayBeToldInClear(t *testing.T) {
+	for _, url := range []string{"http://127.0.0.1:9093", "http://[::1]:9093/x", "http://localhost", "https://am.example?token=x"} {
+		if _, err := configs.Load(configs.Options{File: write(t, "fleet:\n  notify:\n    alertmanagers: [{name: a, url: '"+url+"'}]\n")}); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	c, err := configs.Load(configs.Options{File: write(t, "fleet:\n  notify:\n    max_age: 48h\n    alertmanagers: [{name: a, url: 'http://am.depot', allow_http: true}]\n")})
+	if err != nil || !c.Fleet.Notify.Alertmanagers[0].AllowHTTP || c.Fleet.Notify.MaxAge != 48*time.Hour || c.Fleet.Notify.Resend != time.Minute {
+		t.Errorf("%+v, %v", c.Fleet.Notify, err)
 	}
 }
 

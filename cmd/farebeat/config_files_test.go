@@ -46,12 +46,20 @@ func filesOf(t *testing.T) (dir, config string) {
 	put("rules", "route:\n  silent_after: 6m\n")
 	put("password", "tiger\n")
 	put("ca", cert)
+	put("hook", "# the desk's\nwhsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+	put("credentials", "Bearer tiger\n")
 	put("machine", hex.EncodeToString(make([]byte, keys.Size))+"\n")
 	text := `broker:
   listeners: [{name: a, kind: tls, address: "127.0.0.1:8883", cert_file: DIR/cert, key_file: DIR/tlskey}]
   users_file: DIR/users
 data: DIR/data
-fleet: {expected_file: DIR/expected, rules_file: DIR/rules, master_key_file: DIR/master}
+fleet:
+  expected_file: DIR/expected
+  rules_file: DIR/rules
+  master_key_file: DIR/master
+  notify:
+    webhooks: [{name: desk, url: "https://desk.example/in", secret_file: DIR/hook, kinds: [route_silent]}]
+    alertmanagers: [{name: am, url: "http://127.0.0.1:9093", credentials_file: DIR/credentials}]
 client: {password_file: DIR/password, ca_file: DIR/ca}
 machine: {key_file: DIR/machine}
 `
@@ -104,15 +112,17 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 		key, unparsable string
 		secret          bool
 	}{
-		"cert":     {"broker.listeners[0].cert_file", "", false}, // told with its key
-		"tlskey":   {"broker.listeners[0].key_file", "failed to find any PEM data in key input", true},
-		"users":    {"broker.users_file", "line 1: want name:role:id:hash:grants", true},
-		"expected": {"fleet.expected_file", "line 1", false},
-		"rules":    {"fleet.rules_file", "line 1", false},
-		"master":   {"fleet.master_key_file", "want 64 hexadecimal digits", true},
-		"password": {"client.password_file", "", true},
-		"ca":       {"client.ca_file", "has no certificate in PEM form", false},
-		"machine":  {"machine.key_file", "want 32 bytes as hex", true},
+		"cert":        {"broker.listeners[0].cert_file", "", false}, // told with its key
+		"tlskey":      {"broker.listeners[0].key_file", "failed to find any PEM data in key input", true},
+		"users":       {"broker.users_file", "line 1: want name:role:id:hash:grants", true},
+		"expected":    {"fleet.expected_file", "line 1", false},
+		"rules":       {"fleet.rules_file", "line 1", false},
+		"master":      {"fleet.master_key_file", "want 64 hexadecimal digits", true},
+		"hook":        {"fleet.notify.webhooks[0].secret_file", "line 1: want whsec_ followed by base64", true},
+		"credentials": {"fleet.notify.alertmanagers[0].credentials_file", "", true},
+		"password":    {"client.password_file", "", true},
+		"ca":          {"client.ca_file", "has no certificate in PEM form", false},
+		"machine":     {"machine.key_file", "want 32 bytes as hex", true},
 	} {
 		for state, c := range map[string]struct {
 			spoil func(path string) error

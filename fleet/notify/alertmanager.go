@@ -57,6 +57,11 @@ func (a *alertmanager) step(ctx context.Context) (bool, error) {
 	return len(events) == eventsPage, a.done(ctx, events)
 }
 
+// idle is the time until all is due again.
+func (a *alertmanager) idle() time.Duration {
+	return min(max(a.o.Resend-a.o.Now().Sub(a.all), 0), a.o.Resend)
+}
+
 // done moves the cursor past the events.
 func (a *alertmanager) done(ctx context.Context, events []store.NumberedEvent) error {
 	a.c.trying(time.Time{})

@@ -22,6 +22,8 @@ const (
 type sender interface {
 	// step delivers some of what is due. more: there may be more at once. After an error it is called again later.
 	step(ctx context.Context) (more bool, err error)
+	// idle is how long nothing is due unless something happens.
+	idle() time.Duration
 	// test sends a test.
 	test(ctx context.Context) (Answer, error)
 }
@@ -35,13 +37,13 @@ type cursor struct {
 
 // channel is one receiver. Its goroutine owns cursor and saved.
 type channel struct {
-	kind, name    string
-	store         Store
-	now           func() time.Time
-	log           *slog.Logger
-	sender        sender
-	maxWait, idle time.Duration
-	wake          chan struct{}
+	kind, name string
+	store      Store
+	now        func() time.Time
+	log        *slog.Logger
+	sender     sender
+	maxWait    time.Duration // between two attempts, unless the receiver asks for more
+	wake       chan struct{}
 
 	cursor, saved cursor
 
@@ -117,7 +119,7 @@ func (c *channel) run(ctx context.Context) {
 		}
 		b.Reset()
 		if !more {
-			sleep(ctx, c.idle, c.wake)
+			sleep(ctx, c.sender.idle(), c.wake)
 		}
 	}
 }

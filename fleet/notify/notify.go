@@ -108,13 +108,13 @@ func build(o Options) (*Notifier, error) {
 			return nil, fmt.Errorf("notify: webhook %s has no secret", w.Name)
 		}
 		c := n.channel("webhook", w.Name)
-		c.maxWait, c.idle = maxWait, idlePoll
+		c.maxWait = maxWait
 		c.sender = &webhook{Webhook: w, o: &n.o, c: c, post: newPoster(o.Transport, o.Now), events: dispatch.New(o.Tree, dispatch.Config{})}
 	}
 	for _, a := range o.Alertmanagers {
 		c := n.channel("alertmanager", a.Name)
 		// What is sent later than this would have ended there meanwhile.
-		c.maxWait, c.idle = o.Resend, o.Resend
+		c.maxWait = o.Resend
 		c.sender = &alertmanager{Alertmanager: a, o: &n.o, c: c, post: newPoster(o.Transport, o.Now), origins: map[string]origin{}}
 	}
 	return n, nil

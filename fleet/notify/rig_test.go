@@ -3,6 +3,7 @@ package notify
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -21,10 +22,14 @@ import (
 	"github.com/farebeat/farebeat/topics"
 )
 
+func secretText(seed byte) string {
+	return "whsec_" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{seed}, 32))
+}
+
 // secret is one that tests sign with.
 func secret(t testing.TB, seed byte) Secret {
 	t.Helper()
-	s, _, err := NewSecret(bytes.NewReader(bytes.Repeat([]byte{seed}, 32)))
+	s, err := ParseSecret(secretText(seed))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,6 +123,7 @@ type rig struct {
 	o     Options
 	n     *Notifier
 	kill  func()
+	wait  func() // until it does nothing more; nil where that cannot be known
 	log   bytes.Buffer
 	logMu sync.Mutex
 }
@@ -147,7 +153,7 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	r := &rig{t: t, store: s, net: &receiver{}}
+	r := &rig{t: t, store: s, net: &receiver{}, wait: synctest.Wait}
 	r.o = Options{
 		Store: s, Tree: tree(t), Now: time.Now, Transport: r.net, Logger: slog.New(slog.NewTextHandler(r, nil)),
 		Webhooks: []Webhook{{Name: "desk", URL: "https://desk.example/in?token=hidden", Secrets: []Secret{secret(t, 1)}}},
@@ -170,6 +176,9 @@ func (r *rig) start() {
 		}
 	}()
 	r.n, r.kill = n, func() { cancel(); <-done }
+	if r.wait != nil {
+		r.wait()
+	}
 }
 
 // save saves changes and pokes, as the fleet does.

@@ -66,15 +66,6 @@ func ParseSecret(text string) (Secret, error) {
 	return Secret{key}, nil
 }
 
-// NewSecret reads a fresh secret's bytes from random and returns it with its text.
-func NewSecret(random io.Reader) (Secret, string, error) {
-	key := make([]byte, 32)
-	if _, err := io.ReadFull(random, key); err != nil {
-		return Secret{}, "", fmt.Errorf("make a secret: %w", err)
-	}
-	return Secret{key}, secretPrefix + base64.StdEncoding.EncodeToString(key), nil
-}
-
 // maxFile bounds a file of secrets, in bytes.
 const maxFile = 16 << 10
 

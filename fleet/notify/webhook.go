@@ -66,6 +66,8 @@ func (w *webhook) step(ctx context.Context) (bool, error) {
 	return len(page) == pageSize, w.c.save(ctx)
 }
 
+func (w *webhook) idle() time.Duration { return idlePoll }
+
 // sleepUntilEnd keeps a receiver that is gone from being looked at.
 func (w *webhook) sleepUntilEnd(ctx context.Context) error {
 	<-ctx.Done()
