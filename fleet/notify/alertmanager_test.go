@@ -245,7 +245,7 @@ func TestAnEndIsNotLost(t *testing.T) {
 		r.save(a.opened())
 		pass(time.Second)
 		r.wantAlerts("am", "a major fires")
-		for _, answer := range []func(request) (*http.Response, error){down, says(500), says(401), says(302)} {
+		for _, answer := range []answering{down, says(500), says(401), says(302)} {
 			r.net.script(answer)
 			if a.fault.ClosedAt.IsZero() {
 				r.save(a.closed())
@@ -274,11 +274,11 @@ func TestRefusedAlertsAreSetAside(t *testing.T) {
 		r := newAlertRig(t, "am")
 		r.start()
 		defer func() { r.kill() }()
-		r.net.script(func(q request) (*http.Response, error) {
+		r.net.script(func(q request) (int, http.Header, error) {
 			if strings.Contains(string(q.body), `"m-bad"`) {
-				return answered(400), nil
+				return answered(400)
 			}
-			return answered(200), nil
+			return answered(200)
 		})
 		bad := machineLife("bad")
 		r.save(bad.opened(), bad.closed())

@@ -68,15 +68,15 @@ func killAt(t *testing.T, point, nth, events int) {
 		return errors.New("killed")
 	}
 	var got []string
-	r.net.script(func(q request) (*http.Response, error) {
+	r.net.script(func(q request) (int, http.Header, error) {
 		if err := at(0); err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 		got = append(got, q.id)
 		if err := at(1); err != nil {
-			return nil, err
+			return 0, nil, err
 		}
-		return answered(http.StatusNoContent), nil
+		return answered(http.StatusNoContent)
 	})
 	r.start()
 	b.before, b.after = func() error { return at(2) }, func() error { return at(3) }
@@ -104,7 +104,8 @@ func killAt(t *testing.T, point, nth, events int) {
 // checkDelivered wants all of want, in order once what came again is left out, and no more of those than restarts.
 func checkDelivered(t interface {
 	Errorf(format string, args ...any)
-}, got, want []string, again int) {
+}, got, want []string, again int,
+) {
 	seen := map[string]bool{}
 	var once []string
 	for _, id := range got {
@@ -149,7 +150,7 @@ func anyOrder(t *testing.T, rt *rapid.T) {
 	delivered := map[string][]string{}
 	answers := []string{"ok"}
 	// Called by both channels, one at a time under the lock.
-	respond := func(q request) (*http.Response, error) {
+	respond := func(q request) (int, http.Header, error) {
 		r.net.mu.Lock()
 		defer r.net.mu.Unlock()
 		answer := answers[len(r.net.tries)%len(answers)]
@@ -163,15 +164,15 @@ func anyOrder(t *testing.T, rt *rapid.T) {
 		}
 		switch answer {
 		case "ok":
-			return answered(200), nil
+			return answered(200)
 		case "refused":
-			return answered(400), nil
+			return answered(400)
 		case "busy":
-			return answered(429, "Retry-After", "7"), nil
+			return answered(429, "Retry-After", "7")
 		case "broken":
-			return answered(500), nil
+			return answered(500)
 		}
-		return nil, errDown // "down"; or "lost": it was taken, but the answer was not heard
+		return 0, nil, errDown // "down"; or "lost": it was taken, but the answer was not heard
 	}
 	r.net.script(respond)
 	r.start()
@@ -218,7 +219,7 @@ func anyOrder(t *testing.T, rt *rapid.T) {
 		},
 	})
 	synctest.Wait()
-	r.net.script(func(q request) (*http.Response, error) {
+	r.net.script(func(q request) (int, http.Header, error) {
 		r.net.mu.Lock()
 		answers = []string{"ok"}
 		r.net.mu.Unlock()

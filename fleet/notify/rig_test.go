@@ -53,12 +53,15 @@ type request struct {
 	at      time.Time
 }
 
+// answering is what a receiver answers: a status and headers, or an error in place of an answer.
+type answering func(request) (int, http.Header, error)
+
 // receiver is the other end of HTTP. It answers in virtual time, where the network cannot be.
 type receiver struct {
 	mu     sync.Mutex
 	got    []request // that were taken, with a status of 200
 	tries  []request // all of them
-	answer func(request) (*http.Response, error)
+	answer answering
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -72,19 +75,21 @@ func (r *receiver) RoundTrip(req *http.Request) (*http.Response, error) {
 	r.tries = append(r.tries, q)
 	answer := r.answer
 	r.mu.Unlock()
-	res, err := answered(http.StatusOK), error(nil)
+	status, header := http.StatusOK, http.Header{}
 	if answer != nil {
-		res, err = answer(q)
+		if status, header, err = answer(q); err != nil {
+			return nil, err
+		}
 	}
-	if err == nil && res.StatusCode/100 == 2 {
+	if status/100 == 2 {
 		r.mu.Lock()
 		r.got = append(r.got, q)
 		r.mu.Unlock()
 	}
-	return res, err
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(fmt.Sprintf("said %d", status)))}, nil
 }
 
-func (r *receiver) script(answer func(request) (*http.Response, error)) {
+func (r *receiver) script(answer answering) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answer = answer
@@ -99,21 +104,21 @@ func (r *receiver) ids() (taken []string, tries int) {
 	return taken, len(r.tries)
 }
 
-func answered(status int, header ...string) *http.Response {
+func answered(status int, header ...string) (int, http.Header, error) {
 	h := http.Header{}
 	for i := 0; i+1 < len(header); i += 2 {
 		h.Set(header[i], header[i+1])
 	}
-	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(fmt.Sprintf("said %d", status)))}
+	return status, h, nil
 }
 
-func says(status int, header ...string) func(request) (*http.Response, error) {
-	return func(request) (*http.Response, error) { return answered(status, header...), nil }
+func says(status int, header ...string) answering {
+	return func(request) (int, http.Header, error) { return answered(status, header...) }
 }
 
 var errDown = errors.New("connection refused")
 
-func down(request) (*http.Response, error) { return nil, errDown }
+func down(request) (int, http.Header, error) { return 0, nil, errDown }
 
 // rig is a store and, from start to kill, a notifier.
 type rig struct {

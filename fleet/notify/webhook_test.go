@@ -119,7 +119,7 @@ func TestFilter(t *testing.T) {
 
 // What is not taken is tried again, more and more rarely, and nothing overtakes it.
 func TestAnOutageDelaysAndLosesNothing(t *testing.T) {
-	for name, answer := range map[string]func(request) (*http.Response, error){
+	for name, answer := range map[string]answering{
 		"network": down, "503": says(503), "408": says(408), "425": says(425), "429": says(429), "404": says(404), "301": says(301, "Location", "https://elsewhere"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -229,11 +229,11 @@ func TestWhatIsRefusedForTooLongIsSetAside(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		defer func() { r.kill() }()
-		r.net.script(func(q request) (*http.Response, error) {
+		r.net.script(func(q request) (int, http.Header, error) {
 			if q.id == "bad.1" {
-				return answered(422), nil
+				return answered(422)
 			}
-			return answered(204), nil
+			return answered(204)
 		})
 		r.save(machineLife("bad").opened(), machineLife("good").opened())
 		pass(DefaultRefusedFor - time.Minute)
