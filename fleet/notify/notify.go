@@ -32,7 +32,8 @@ type Webhook struct {
 	Name    string // the cursor is kept under it
 	URL     string
 	Secrets []Secret // each request is signed with all of them; at least one
-	// A zero filter lets all events pass.
+	// A zero filter lets all events pass. After one of a fault's events passed, all later ones do: who hears of a fault
+	// hears of its end.
 	MinSeverity schemas.Severity
 	Kinds       []faults.Kind
 	Routes      []string // of the fault, or of its machine at the time

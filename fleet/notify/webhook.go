@@ -51,11 +51,9 @@ func (w *webhook) step(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, e := range page {
-		sent := false
-		if w.wants(e) {
-			if sent, err = w.deliver(ctx, e); err != nil {
-				return false, errors.Join(err, w.c.save(ctx)) // of those before it
-			}
+		sent, err := w.pass(ctx, e)
+		if err != nil {
+			return false, errors.Join(err, w.c.save(ctx)) // of those before it
 		}
 		w.c.cursor.N = e.N
 		if sent {
@@ -74,9 +72,37 @@ func (w *webhook) sleepUntilEnd(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// wants reports whether the event passes the filter.
-func (w *webhook) wants(e store.NumberedEvent) bool {
-	if !e.Told() || rank(e.Event.Severity) < rank(w.MinSeverity) {
+// pass delivers an event that the receiver wants. Without an error it is done with.
+func (w *webhook) pass(ctx context.Context, e store.NumberedEvent) (sent bool, err error) {
+	if !e.Told() {
+		return false, nil
+	}
+	wanted := w.matches(e)
+	if !wanted {
+		if wanted, err = w.knows(ctx, e); err != nil {
+			return false, err
+		}
+	}
+	if !wanted {
+		return false, nil
+	}
+	return w.deliver(ctx, e)
+}
+
+// knows reports whether an earlier event of the fault passed the filter: who heard of a fault hears of its end, too.
+func (w *webhook) knows(ctx context.Context, e store.NumberedEvent) (bool, error) {
+	history, err := w.o.Store.EventsOf(ctx, e.Event.Fault)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(history, func(before store.NumberedEvent) bool {
+		return before.N < e.N && before.Told() && w.matches(before)
+	}), nil
+}
+
+// matches reports whether the event alone passes the filter.
+func (w *webhook) matches(e store.NumberedEvent) bool {
+	if rank(e.Event.Severity) < rank(w.MinSeverity) {
 		return false
 	}
 	if len(w.Kinds) > 0 && !slices.Contains(w.Kinds, e.Event.Kind) {

@@ -117,6 +117,37 @@ func TestFilter(t *testing.T) {
 	})
 }
 
+func TestWhoHearsOfAFaultHearsOfItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.o.Webhooks[0].MinSeverity, r.o.Webhooks[0].Routes = schemas.Critical, []string{"36"}
+		r.start()
+		a, b := newLife("a", faults.Subject{Machine: "m"}, faults.MachineFilling, time.Now()), machineLife("b")
+		r.save(a.opened(), b.opened())
+		r.save(a.change(faults.ChangeUpdated, func(f *faults.Fault) { f.Severity, f.Kind = schemas.Critical, faults.MachineFull }))
+		pass(time.Second)
+		r.kill()
+		r.start()
+		defer func() { r.kill() }()
+		r.save(a.change(faults.ChangeUpdated, func(f *faults.Fault) { f.Severity, f.Kind, f.Machine.Route = schemas.Major, faults.MachineSilent, "7" }))
+		r.save(a.closed(), b.closed())
+		pass(time.Second)
+		r.wantTaken("a.2", "a.3", "a.4")
+	})
+}
+
+func TestACursorThatIsNoneIsNotPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		if err := r.store.SetMeta(context.Background(), map[string][]byte{"notify.webhook.desk": []byte("{")}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(context.Background(), r.o); err == nil || !strings.Contains(err.Error(), "notify.webhook.desk") {
+			t.Error(err)
+		}
+	})
+}
+
 // What is not taken is tried again, more and more rarely, and nothing overtakes it.
 func TestAnOutageDelaysAndLosesNothing(t *testing.T) {
 	for name, answer := range map[string]answering{
