@@ -34,7 +34,7 @@ type realAlertmanager struct {
 	config  string
 	address string
 	cmd     *exec.Cmd
-	log     bytes.Buffer
+	exited  chan struct{}
 }
 
 // pager is whom Alertmanager notifies.
@@ -101,15 +101,15 @@ receivers: [{name: pager, webhook_configs: [{url: %q, send_resolved: true}]}]
 // start starts it with an empty state and waits until it serves.
 func (a *realAlertmanager) start() {
 	a.t.Helper()
-	a.log.Reset()
+	var log bytes.Buffer
 	a.cmd = exec.Command(a.program, "--config.file="+a.config, "--storage.path="+a.t.TempDir(), "--web.listen-address="+a.address, "--cluster.listen-address=")
-	a.cmd.Stderr = &a.log
+	a.cmd.Stderr = &log
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)
 	}
-	exited := make(chan struct{})
-	process := a.cmd
+	process, exited := a.cmd, make(chan struct{})
 	go func() { _ = process.Wait(); close(exited) }()
+	a.exited = exited
 	for {
 		res, err := http.Get("http://" + a.address + "/-/ready")
 		if err == nil {
@@ -120,7 +120,7 @@ func (a *realAlertmanager) start() {
 		}
 		select {
 		case <-exited:
-			a.t.Fatalf("Alertmanager ended: %s", &a.log)
+			a.t.Fatalf("Alertmanager ended: %s", &log)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -128,19 +128,11 @@ func (a *realAlertmanager) start() {
 
 // stop kills it, and with it all that it knew.
 func (a *realAlertmanager) stop() {
-	if a.cmd == nil || a.cmd.Process == nil {
+	if a.exited == nil {
 		return
 	}
 	_ = a.cmd.Process.Kill() // it may have ended
-	for {
-		conn, err := net.Dial("tcp", a.address)
-		if err != nil {
-			break
-		}
-		conn.Close()
-		time.Sleep(10 * time.Millisecond)
-	}
-	a.cmd = nil
+	<-a.exited
 }
 
 // A person is paged once when a fault opens and once when it ended, whatever happens to us and to Alertmanager meanwhile.
