@@ -135,12 +135,12 @@ func TestServeTellsReceivers(t *testing.T) {
 	c.Broker.Listeners, c.Broker.MetricsAddress, c.Fleet.Tick = nil, "", 100*time.Millisecond
 	c.Fleet.Notify.GTFSRT = true
 	c.Fleet.Notify.Webhooks = []configs.Webhook{{Name: "desk", URL: server.URL, SecretFile: file, Kinds: []string{"broker_store"}}}
-	engine, err := engineConfig(nil, c)
+	known, err := readKnowledge(t.Context(), c, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s, err := newServer(t.Context(), serverOptions{
-		tree: tree, config: c, engine: engine, store: db, brokerStore: retained, keys: master, tick: c.Fleet.Tick, now: time.Now, logger: slog.New(slog.DiscardHandler),
+		tree: tree, config: c, engine: known.engine, store: db, brokerStore: retained, keys: master, tick: c.Fleet.Tick, now: time.Now, logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

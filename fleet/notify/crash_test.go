@@ -250,7 +250,7 @@ func live(t *testing.T, p *problems, story []happening) {
 		switch h.What {
 		case "change":
 			c := lives[h.Fault].change(h.Change, func(f *faults.Fault) { f.Parent, f.Machine.Vehicle = h.Parent, h.Vehicle })
-			if c.Told() && h.Parent == "" {
+			if c.Told() {
 				want = append(want, c.Event.ID())
 			}
 			r.save(c)

@@ -247,9 +247,11 @@ func (l *life) change(name string, alter func(*faults.Fault)) faults.Change {
 		return faults.Change{Fault: *f}
 	}
 	f.Events++
+	quiet := f.Parent != "" && !f.Told
+	f.Told = f.Told || !quiet
 	return faults.Change{Fault: *f, Event: faults.Event{
 		Fault: f.ID, Number: f.Events, At: time.Now(), Change: name, Kind: f.Kind, Severity: f.Severity, Condition: f.Condition,
-		Attention: f.Attention.State, Reason: f.Reason,
+		Attention: f.Attention.State, Reason: f.Reason, Quiet: quiet,
 	}}
 }
 

@@ -81,7 +81,7 @@ func TestWhatIsNotToldOnMQTTIsNotSent(t *testing.T) {
 		r.start()
 		defer func() { r.kill() }()
 		pass(time.Second)
-		r.wantTaken("b.1", "a.2")
+		r.wantTaken("b.1", "a.2", "b.2") // who heard that b opened hears on
 	})
 }
 
