@@ -92,6 +92,13 @@ func TestDiskThatFails(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "farebeat.db")
 	db := openStore(t, path)
 	a := newAlone(t, db)
+	saved := 0
+	a.o.FaultsSaved = func() {
+		saved++
+		if n, err := a.o.Store.LastEvent(t.Context()); n == 0 || err != nil {
+			t.Errorf("%d events are on disk, %v", n, err)
+		}
+	}
 	a.pass(2*time.Minute, "m1", "m2")
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
@@ -100,8 +107,8 @@ func TestDiskThatFails(t *testing.T) {
 	if got := a.said("m2"); got != schemas.Dark {
 		t.Errorf("m2 is said to be %q", got)
 	}
-	if len(a.unsaved) == 0 || len(a.out.faults) > 0 || a.ready.Load() {
-		t.Errorf("%d changes wait, %d fault topics, ready is %t", len(a.unsaved), len(a.out.faults), a.ready.Load())
+	if len(a.unsaved) == 0 || len(a.out.faults) > 0 || a.ready.Load() || saved > 0 {
+		t.Errorf("%d changes wait, %d fault topics, ready is %t, saved %d times", len(a.unsaved), len(a.out.faults), a.ready.Load(), saved)
 	}
 	if len(a.frames) != 5 {
 		t.Errorf("%d minutes wait", len(a.frames))
@@ -110,8 +117,8 @@ func TestDiskThatFails(t *testing.T) {
 	defer again.Close()
 	a.o.Store = again
 	a.pass(time.Minute, "m1")
-	if len(a.unsaved) > 0 || len(a.out.faults) == 0 || !a.ready.Load() {
-		t.Errorf("%d changes wait, %d fault topics, ready is %t", len(a.unsaved), len(a.out.faults), a.ready.Load())
+	if len(a.unsaved) > 0 || len(a.out.faults) == 0 || !a.ready.Load() || saved == 0 {
+		t.Errorf("%d changes wait, %d fault topics, ready is %t, saved %d times", len(a.unsaved), len(a.out.faults), a.ready.Load(), saved)
 	}
 	frames := 0
 	err := again.Counts().Frames(t.Context(), a.now.Add(-time.Hour), a.now.Add(time.Hour), func(counts.Frame) error { frames++; return nil })

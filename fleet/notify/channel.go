@@ -15,7 +15,9 @@ import (
 const (
 	maxWait  = 5 * time.Minute // between two attempts, unless the receiver asks for more
 	idlePoll = time.Minute     // a webhook looks at the store at least this often
-	warnAge  = time.Hour       // between two lines in the log about one failure
+	// writeTimeout is for how long an end waits for the disk.
+	writeTimeout = 10 * time.Second
+	warnAge      = time.Hour // between two lines in the log about one failure
 )
 
 // sender is what one kind of receiver needs.
@@ -84,7 +86,10 @@ func (c *channel) save(ctx context.Context) error {
 	return c.write(ctx)
 }
 
+// write keeps the cursor on the disk. What was taken before the end of ctx must not be told again for want of that.
 func (c *channel) write(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
 	value, err := json.Marshal(c.cursor)
 	if err != nil {
 		return err

@@ -103,6 +103,33 @@ func killAt(t *testing.T, point, nth, events int) {
 	}
 }
 
+// Who is ended in good order remembers what was taken, even at the last moment.
+func TestAnEndInGoodOrderTellsNothingTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		a := machineLife("a")
+		ended := make(chan struct{})
+		stop := r.kill
+		r.net.script(func(request) (int, http.Header, error) {
+			go func() { stop(); close(ended) }()
+			synctest.Wait() // it was told to end
+			return answered(http.StatusOK)
+		})
+		r.save(a.opened())
+		<-ended
+		r.net.script(nil)
+		r.start()
+		r.save(a.closed())
+		pass(time.Minute)
+		r.kill()
+		got, tries := r.net.ids()
+		if want := []string{"a.1", "a.2"}; !slices.Equal(got, want) || tries != 2 {
+			t.Errorf("%q in %d requests", got, tries)
+		}
+	})
+}
+
 // checkDelivered wants all of want, in order once what came again is left out, and no more of those than restarts.
 func checkDelivered(t interface {
 	Errorf(format string, args ...any)
