@@ -120,6 +120,7 @@ func TestWhatTheUserSees(t *testing.T) {
 			yaml: "fleet:\n  notify:\n    webhooks: [{name: a, url: 'https://x', secret_file: s}]\n    alertmanagers: [{name: a, url: 'https://am'}]\n",
 			want: []string{`fleet.notify.alertmanagers[0].name: "a" is the name of a webhook`},
 		},
+		"alerts nowhere": {yaml: "broker: {metrics_address: ''}\nfleet: {notify: {gtfs_rt: true}}\n", want: []string{"fleet.notify.gtfs_rt: is served on broker.metrics_address, which is empty"}},
 		"resend":         {yaml: "fleet: {notify: {resend: 1s}}\n", want: []string{"fleet.notify.resend: want at least 10s"}},
 		"hours":          {yaml: "fleet:\n  expected: [{route: '36', hours: 9-7, expected: 1}]\n", want: []string{`fleet.expected[0].hours: "9-7": want a range such as 07-09, its end after its start`}},
 		"both sources":   {yaml: "fleet: {gtfs: a, expected_file: b}\n", want: []string{"fleet.expected_file: cannot be set together with gtfs"}},

@@ -318,6 +318,15 @@ func validate(c *Config) []string {
 			problems = append(problems, fmt.Sprintf("fleet.expected[%d].hours: %s", i, err))
 		}
 	}
+	return append(problems, checkNotify(c)...)
+}
+
+// checkNotify says what is wrong with whom to tell.
+func checkNotify(c *Config) []string {
+	var problems []string
+	if c.Fleet.Notify.GTFSRT && c.Broker.MetricsAddress == "" {
+		problems = append(problems, "fleet.notify.gtfs_rt: is served on broker.metrics_address, which is empty")
+	}
 	for i, w := range c.Fleet.Notify.Webhooks {
 		if err := checkReceiver(w.URL, w.AllowHTTP); err != nil {
 			problems = append(problems, fmt.Sprintf("fleet.notify.webhooks[%d].url: %s", i, err))
