@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -17,18 +18,32 @@ import (
 
 func newExpectCmd() *cobra.Command {
 	var feedPath, date, format string
+	var why whyFlags
 	cmd := &cobra.Command{
 		Use:   "expect",
-		Short: "Print how many vehicles a timetable puts on each route in each hour",
+		Short: "Print how many vehicles a timetable puts on each route in each hour, or what should be online on one and why",
 		Long: `Print, per route and hour of one calendar date, the greatest number of vehicles at
 once on the route. A block is a vehicle; a layover of up to 30 minutes belongs to
 the trip before it. The date's first hours include what the service day before it
 runs past 24:00.
 
 Without --gtfs the timetable of Tampa (HART, June 2018) that ships with the program
-is used.`,
-		Example: "  farebeat expect --gtfs feed.zip --date 2018-06-12 --format csv",
+is used.
+
+With --route, print what each source of the configuration says of that route at one time, and which of them wins: a
+number set by hand, the timetable, history. It is what a service with this configuration and data folder expects, but for
+the half hour after a change. The columns are the most at once in the hour, the number at this minute, the least
+within ten minutes, the low number that was reached on nine days of ten, and the days behind these. History is that of the
+eight weeks before the date. The exit code is 3 if no source says anything.`,
+		Example: "  farebeat expect --gtfs feed.zip --date 2018-06-12 --format csv\n" +
+			"  farebeat expect --config farebeat.yaml --route 36 --at 08:30",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if why.route != "" {
+				return why.run(cmd, date, format)
+			}
+			if date == "" {
+				return usageError(errors.New(`required flag(s) "date" not set`))
+			}
 			d, err := gtfs.ParseDate(date)
 			if err != nil {
 				return usageError(fmt.Errorf("--date: %w", err))
@@ -49,9 +64,10 @@ is used.`,
 		},
 	}
 	cmd.Flags().StringVar(&feedPath, "gtfs", "", "GTFS feed, a zip file or a folder")
-	cmd.Flags().StringVar(&date, "date", "", "calendar date, YYYY-MM-DD")
-	cmd.Flags().StringVar(&format, "format", "table", "csv, json or table")
-	must(cmd.MarkFlagRequired("date"))
+	cmd.Flags().StringVar(&date, "date", "", "calendar date, YYYY-MM-DD; with --route today without it")
+	cmd.Flags().StringVar(&format, "format", "table", "csv, json or table; with --route json or table")
+	why.register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("gtfs", "route")
 	return cmd
 }
 

@@ -78,7 +78,7 @@ configuration or input file, 3 a check found a difference.`,
 		return usageError(fmt.Errorf("%w: see %q", err, cmd.CommandPath()+" --help"))
 	})
 	root.AddCommand(
-		newVersionCmd(), newDemoCmd(), newServeCmd(), newEdgeCmd(), newMachineCmd(), newSimulateCmd(), newExpectCmd(), newCountsCmd(), newSeriesCmd(), newFaultsCmd(), newNotifyCmd(), newReportCmd(), newTicketsCmd(), newLedgerCmd(), newBackupCmd(), newRestoreCmd(), newRepairCmd(),
+		newVersionCmd(), newDemoCmd(), newServeCmd(), newEdgeCmd(), newMachineCmd(), newSimulateCmd(), newExpectCmd(), newGTFSCmd(), newCountsCmd(), newSeriesCmd(), newFaultsCmd(), newNotifyCmd(), newReportCmd(), newTicketsCmd(), newLedgerCmd(), newBackupCmd(), newRestoreCmd(), newRepairCmd(),
 		newCollectCmd(), newReplayCmd(), newRulesCmd(), newConfigCmd(), newUsersCmd(),
 	)
 	wrapArgs(root)

@@ -98,6 +98,13 @@ func (h *History) Expect(route string, at time.Time) (Expectation, bool) {
 	return e, true
 }
 
+// Sample is how many days are behind what history knows of the route in this hour; with fewer than MinDays it
+// says nothing.
+func (h *History) Sample(route string, at time.Time) int {
+	c, _ := h.cell(route, at)
+	return int(c.days)
+}
+
 // Routes implements Source.
 func (h *History) Routes(at time.Time) []string {
 	kind := h.days.Type(gtfs.DateOf(at.In(h.location)))

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/expect"
+	"github.com/farebeat/farebeat/fleet/expect/gtfs"
+	"github.com/farebeat/farebeat/fleet/store"
+)
+
+// whyFlags ask for one route of a configuration.
+type whyFlags struct {
+	store     storeFlags
+	route, at string
+}
+
+func (f *whyFlags) register(cmd *cobra.Command) {
+	f.store.config.register(cmd)
+	cmd.Flags().StringVar(&f.store.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	cmd.Flags().StringVar(&f.route, "route", "", "show what each source of the configuration says of this route")
+	cmd.Flags().StringVar(&f.at, "at", "", "time of the local clock, HH:MM; now without it")
+}
+
+// why is what is said of a route at one time.
+type why struct {
+	Route    string      `json:"route_id"`
+	At       time.Time   `json:"at"`
+	Day      string      `json:"day_type"`
+	InForce  whySource   `json:"in_force"`
+	Sources  []whySource `json:"sources"`
+	LeftOut  []whyDay    `json:"days_left_out"`
+	location *time.Location
+}
+
+// whySource is what one source says.
+type whySource struct {
+	Source     string `json:"source"`
+	Expected   int    `json:"expected"`
+	Now        int    `json:"now"`
+	Lowest     int    `json:"lowest"`
+	SampleSize int    `json:"sample_size"`
+	Low        int    `json:"low"`
+	LowSample  int    `json:"low_sample_size"`
+	// Silent is why the source says nothing; empty if it does.
+	Silent string `json:"silent,omitempty"`
+}
+
+type whyDay struct {
+	Date   string `json:"date"`
+	Reason string `json:"reason"`
+}
+
+func (f *whyFlags) run(cmd *cobra.Command, date, format string) error {
+	if format != "table" && format != "json" {
+		return usageError(fmt.Errorf("--format %q: want json or table with --route", format))
+	}
+	var extra []string
+	if f.store.data != "" {
+		extra = append(extra, "data="+f.store.data)
+	}
+	c, err := f.store.config.load(extra...)
+	if err != nil {
+		return err
+	}
+	zone, err := time.LoadLocation(c.TimeZone)
+	must(err) // validated by configs
+	now := time.Now()
+	at, err := whyTime(now.In(zone), date, f.at)
+	if err != nil {
+		return usageError(err)
+	}
+	s, err := readSources(cmd.Context(), c, zone)
+	if err != nil {
+		return err
+	}
+	asOf := at // what was known then, or is now
+	if now.Before(at) {
+		asOf = now
+	}
+	var noHistory string
+	if s.history, noHistory, err = storedHistory(cmd.Context(), c, s.days, asOf, zone); err != nil {
+		return err
+	}
+	w := s.why(f.route, at, zone)
+	if noHistory != "" {
+		w.Sources[len(w.Sources)-1].Silent = noHistory
+	}
+	if err := w.print(cmd.OutOrStdout(), format); err != nil {
+		return err
+	}
+	if w.InForce.Source == expect.SourceNone {
+		return differenceError("no source says how many should be online on route %s: set a number by hand (fleet.expected), or give a timetable (fleet.gtfs)", f.route)
+	}
+	return nil
+}
+
+// whyTime joins date and clock, each today's and now's where it is not given.
+func whyTime(now time.Time, date, clock string) (time.Time, error) {
+	d := gtfs.DateOf(now)
+	if date != "" {
+		var err error
+		if d, err = gtfs.ParseDate(date); err != nil {
+			return now, fmt.Errorf("--date: %w", err)
+		}
+	}
+	hour, minute := now.Hour(), now.Minute()
+	if clock != "" {
+		t, err := time.Parse("15:04", clock)
+		if err != nil {
+			return now, fmt.Errorf("--at %q: want a time such as 08:30", clock)
+		}
+		hour, minute = t.Hour(), t.Minute()
+	}
+	return time.Date(d.Year, d.Month, d.Day, hour, minute, 0, 0, now.Location()), nil
+}
+
+// storedHistory learns from the store of a data folder; where there is none, it says so.
+func storedHistory(ctx context.Context, c configs.Config, days expect.Days, asOf time.Time, zone *time.Location) (h *expect.History, missing string, err error) {
+	if _, err := os.Stat(storePath(c.Data)); errors.Is(err, fs.ErrNotExist) {
+		return nil, "there is no " + storePath(c.Data), nil
+	}
+	db, err := store.Open(ctx, storePath(c.Data), store.Options{ReadOnly: true})
+	if err != nil {
+		return nil, "", usageError(err)
+	}
+	h, err = learnHistory(ctx, db.Counts(), days, asOf, zone)
+	return h, "", errors.Join(err, db.Close())
+}
+
+// why asks each source by itself and the chain of all.
+func (s sources) why(route string, at time.Time, zone *time.Location) why {
+	date := gtfs.DateOf(at.In(zone))
+	w := why{Route: route, At: at, Day: s.days.Type(date).String(), Sources: []whySource{}, LeftOut: []whyDay{}, location: zone}
+	inForce, _ := s.chain().Expect(route, at)
+	w.InForce = sayOf(inForce)
+	ask := func(name string, source expect.Source, silent string) {
+		said, ok := expect.Expectation{Source: name}, false
+		if source != nil {
+			said, ok = source.Expect(route, at)
+		}
+		entry := sayOf(said)
+		if !ok {
+			entry = whySource{Source: name, Silent: silent}
+		}
+		w.Sources = append(w.Sources, entry)
+	}
+	ask(expect.SourceHand, s.hand, "no number is set for this hour")
+	silent := "none is configured"
+	if s.timetable != nil {
+		silent = "it has no such route on this date"
+	}
+	if s.feed != nil && !s.feed.Covers(date) {
+		silent = s.feed.Expiry(date, 0)
+	}
+	ask(expect.SourceTimetable, s.timetable, silent)
+	if s.history == nil {
+		ask(expect.SourceHistory, nil, "")
+		return w
+	}
+	silent = fmt.Sprintf("%d days with counts are behind it, at least %d are needed", s.history.Sample(route, at), expect.MinDays)
+	if s.days.Type(date) == expect.Special {
+		silent = "the day is like no other"
+	}
+	ask(expect.SourceHistory, s.history.WithDays(s.days), silent)
+	for _, left := range s.history.LeftOut() {
+		w.LeftOut = append(w.LeftOut, whyDay{left.Date.String(), left.Reason})
+	}
+	return w
+}
+
+func sayOf(e expect.Expectation) whySource {
+	return whySource{
+		Source: e.Source, Expected: e.Expected, Now: e.Now, Lowest: e.Lowest, SampleSize: e.SampleSize, Low: e.Low, LowSample: e.LowSample,
+	}
+}
+
+func (w why) print(to io.Writer, format string) error {
+	if format == "json" {
+		return json.NewEncoder(to).Encode(w)
+	}
+	fmt.Fprintf(to, "route %s on %s in %s, a day judged as %s\n\n", w.Route, w.At.Format("Monday 2006-01-02 15:04"), w.location, w.Day)
+	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "source\texpected\tnow\tlowest\tdays\tlow\tdays\t")
+	for _, s := range w.Sources {
+		if s.Silent != "" {
+			fmt.Fprintf(out, "%s\t-\t-\t-\t-\t-\t-\tsays nothing: %s\n", s.Source, s.Silent)
+			continue
+		}
+		won := ""
+		if s.Source == w.InForce.Source {
+			won = "wins"
+		}
+		fmt.Fprintf(out, "%s\t%s%s\n", s.Source, s.numbers(), won)
+	}
+	fmt.Fprintf(out, "in force\t%sfrom %s\n", w.InForce.numbers(), w.InForce.Source)
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	for _, d := range w.LeftOut {
+		fmt.Fprintf(to, "left out of history: %s %s\n", d.Date, d.Reason)
+	}
+	return nil
+}
+
+// numbers are the columns of a table.
+func (s whySource) numbers() string {
+	low := "-\t-\t"
+	if s.LowSample > 0 {
+		low = fmt.Sprintf("%d\t%d\t", s.Low, s.LowSample)
+	}
+	return fmt.Sprintf("%d\t%d\t%d\t%d\t%s", s.Expected, s.Now, s.Lowest, s.SampleSize, low)
+}
