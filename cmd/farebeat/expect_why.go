@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -88,13 +89,12 @@ func (f *whyFlags) run(cmd *cobra.Command, date, format string) error {
 	if now.Before(at) {
 		asOf = now
 	}
-	var noHistory string
-	if s.history, noHistory, err = storedHistory(cmd.Context(), c, s.days, asOf, zone); err != nil {
+	if err := s.recallHistory(cmd.Context(), c, asOf, zone); err != nil {
 		return err
 	}
 	w := s.why(f.route, at, zone)
-	if noHistory != "" {
-		w.Sources[len(w.Sources)-1].Silent = noHistory
+	if s.history == nil {
+		w.Sources[len(w.Sources)-1].Silent = "there is no " + storePath(c.Data)
 	}
 	if err := w.print(cmd.OutOrStdout(), format); err != nil {
 		return err
@@ -125,17 +125,20 @@ func whyTime(now time.Time, date, clock string) (time.Time, error) {
 	return time.Date(d.Year, d.Month, d.Day, hour, minute, 0, 0, now.Location()), nil
 }
 
-// storedHistory learns from the store of a data folder; where there is none, it says so.
-func storedHistory(ctx context.Context, c configs.Config, days expect.Days, asOf time.Time, zone *time.Location) (h *expect.History, missing string, err error) {
+// recallHistory learns from the store of a data folder, if there is one.
+func (s *sources) recallHistory(ctx context.Context, c configs.Config, asOf time.Time, zone *time.Location) error {
 	if _, err := os.Stat(storePath(c.Data)); errors.Is(err, fs.ErrNotExist) {
-		return nil, "there is no " + storePath(c.Data), nil
+		return nil
 	}
 	db, err := store.Open(ctx, storePath(c.Data), store.Options{ReadOnly: true})
 	if err != nil {
-		return nil, "", usageError(err)
+		return usageError(err)
 	}
-	h, err = learnHistory(ctx, db.Counts(), days, asOf, zone)
-	return h, "", errors.Join(err, db.Close())
+	if s.retired, err = recallRetired(ctx, db); err == nil {
+		s.retired = s.retiredBy(s.timetable)
+		s.history, err = learnHistory(ctx, db.Counts(), s.days, asOf, zone)
+	}
+	return errors.Join(err, db.Close())
 }
 
 // why asks each source by itself and the chain of all.
@@ -169,10 +172,13 @@ func (s sources) why(route string, at time.Time, zone *time.Location) why {
 		return w
 	}
 	silent = fmt.Sprintf("%d days with counts are behind it, at least %d are needed", s.history.Sample(route, at), expect.MinDays)
-	if s.days.Type(date) == expect.Special {
+	switch {
+	case s.days.Type(date) == expect.Special:
 		silent = "the day is like no other"
+	case slices.Contains(s.retired.Gone, route):
+		silent = "an earlier timetable had the route, the one in force has not"
 	}
-	ask(expect.SourceHistory, s.history.WithDays(s.days), silent)
+	ask(expect.SourceHistory, s.history.Without(s.retired.Gone), silent)
 	for _, left := range s.history.LeftOut() {
 		w.LeftOut = append(w.LeftOut, whyDay{left.Date.String(), left.Reason})
 	}

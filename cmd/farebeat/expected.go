@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math"
@@ -59,10 +61,17 @@ func (e *expectations) failure() error {
 	return nil
 }
 
+// timetable is a source that names its routes.
+type timetable interface {
+	expect.Source
+	Named() []string
+}
+
 // sources are what a chain is made of.
 type sources struct {
 	hand      expect.Source
-	timetable expect.Source
+	timetable timetable
+	retired   expect.Retired
 	feed      *gtfs.Feed // of the timetable; nil if it is no feed
 	days      expect.Days
 	history   *expect.History // nil until it was learned
@@ -74,9 +83,18 @@ func (s sources) chain() expect.Chain {
 		chain = append(chain, s.timetable)
 	}
 	if s.history != nil {
-		chain = append(chain, s.history.WithDays(s.days))
+		chain = append(chain, s.history.WithDays(s.days).Without(s.retired.Gone))
 	}
 	return chain
+}
+
+// retiredBy is what is to be remembered of routes that are gone, with another timetable in force; nil for none, which
+// names no route and does not say that others are gone.
+func (s sources) retiredBy(t timetable) expect.Retired {
+	if t == nil {
+		return s.retired
+	}
+	return s.retired.After(t.Named())
 }
 
 // newExpectations reads what the configuration names. History is learned by run.
@@ -111,7 +129,7 @@ func (e *expectations) reload(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	read.history = e.sources.history
+	read.history, read.retired = e.sources.history, e.sources.retiredBy(read.timetable)
 	e.sources = read
 	if e.live == nil {
 		e.live = expect.NewLive(read.chain())
@@ -201,13 +219,13 @@ func handRows(list []configs.HandExpectation) []expect.RouteHour {
 }
 
 // run keeps the sources up to date until ctx ends: files that change or when a signal asks for it, history once a day.
-func (e *expectations) run(ctx context.Context, counts *store.Counts) {
+func (e *expectations) run(ctx context.Context, db *store.Store) {
 	var wg sync.WaitGroup
 	if e.watcher != nil {
 		wg.Go(func() { e.watcher.Watch(ctx, watchEvery, e.reloaded) })
 		wg.Go(func() { e.reloadOnSignal(ctx) })
 	}
-	wg.Go(func() { e.keepLearning(ctx, counts) })
+	wg.Go(func() { e.keepLearning(ctx, db) })
 	wg.Wait()
 }
 
@@ -237,14 +255,14 @@ func (e *expectations) reloadOnSignal(ctx context.Context) {
 
 // keepLearning learns from history now and then every day at a quiet hour, and lets go of what a swap has left
 // behind.
-func (e *expectations) keepLearning(ctx context.Context, counts *store.Counts) {
+func (e *expectations) keepLearning(ctx context.Context, db *store.Store) {
 	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()
 	next := e.now()
 	for {
 		if now := e.now(); !now.Before(next) {
 			next = quietHour(now, e.zone)
-			if err := e.learn(ctx, counts, now); err != nil && ctx.Err() == nil {
+			if err := e.learn(ctx, db, now); err != nil && ctx.Err() == nil {
 				next = now.Add(learnAgain)
 				e.logger.Error("history could not be read, what was learned before stays in force", "error", err)
 			}
@@ -269,28 +287,60 @@ func quietHour(now time.Time, zone *time.Location) time.Time {
 	}
 }
 
+// metaRetired is the name in the store of the routes that are gone.
+const metaRetired = "expect.retired"
+
+// recallRetired reads what an earlier run knew of routes that are gone.
+func recallRetired(ctx context.Context, db *store.Store) (r expect.Retired, err error) {
+	b, err := db.Meta(ctx, metaRetired)
+	if err == nil && b != nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		err = fmt.Errorf("recall the routes that are gone: %w", err)
+	}
+	return r, err
+}
+
 // learn puts in force what the last weeks teach.
-func (e *expectations) learn(ctx context.Context, counts *store.Counts, now time.Time) error {
+func (e *expectations) learn(ctx context.Context, db *store.Store, now time.Time) error {
 	e.mu.Lock()
 	days := e.sources.days
 	e.warnOfExpiry(now)
 	e.mu.Unlock()
-	history, err := learnHistory(ctx, counts, days, now, e.zone)
+	retired, err := recallRetired(ctx, db)
+	if err != nil {
+		return err
+	}
+	history, err := learnHistory(ctx, db.Counts(), days, now, e.zone)
 	if err != nil {
 		return err
 	}
 	for _, left := range history.LeftOut() {
 		e.logger.Debug("history: nothing is learned from a day", "date", left.Date, "it", left.Reason)
 	}
+	retired = e.putHistory(history, retired)
+	e.logger.Info("history was learned", "routes", history.Len(), "days left out", len(history.LeftOut()), "routes gone", len(retired.Gone))
+	b, err := json.Marshal(retired)
+	if err != nil {
+		return err
+	}
+	return db.SetMeta(ctx, map[string][]byte{metaRetired: b})
+}
+
+// putHistory puts history in force, but for routes that are gone, of which stored is what an earlier run knew. It returns those to
+// be stored.
+func (e *expectations) putHistory(history *expect.History, stored expect.Retired) expect.Retired {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if history.Len() == 0 && e.sources.history == nil {
-		return nil // nothing to swap
+	e.sources.retired.Gone = append(stored.Gone, e.sources.retired.Gone...)
+	e.sources.retired.Named = append(stored.Named, e.sources.retired.Named...)
+	e.sources.retired = e.sources.retiredBy(e.sources.timetable).Keep(history.Knows)
+	if history.Len() > 0 || e.sources.history != nil { // else there is nothing to swap
+		e.sources.history = history
+		e.live.Swap(e.now(), e.sources.chain())
 	}
-	e.sources.history = history
-	e.live.Swap(e.now(), e.sources.chain())
-	e.logger.Info("history was learned", "routes", history.Len(), "days left out", len(history.LeftOut()))
-	return nil
+	return e.sources.retired
 }
 
 func learnHistory(ctx context.Context, counts *store.Counts, days expect.Days, now time.Time, zone *time.Location) (*expect.History, error) {

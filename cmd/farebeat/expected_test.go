@@ -72,6 +72,7 @@ func TestExpectationsFollowTheirFiles(t *testing.T) {
 		}
 		defer db.Close()
 		saveHours(t, db, berlin, start, "H", 5)
+		saveHours(t, db, berlin, start, "B", 6)
 
 		c := configs.Default()
 		c.TimeZone, c.Fleet.GTFS = "Europe/Berlin", feed
@@ -99,7 +100,7 @@ func TestExpectationsFollowTheirFiles(t *testing.T) {
 		check("at the start", "hand 9 hand, A 3 timetable, B 3 timetable, C 0 none, H 0 none")
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { defer close(done); e.run(ctx, db.Counts()) }()
+		go func() { defer close(done); e.run(ctx, db) }()
 		time.Sleep(time.Second)
 		check("history is new", "hand 9 hand, A 3 timetable, B 3 timetable, C 0 none, H 0 history")
 		time.Sleep(expect.Transition)
@@ -133,6 +134,28 @@ func TestExpectationsFollowTheirFiles(t *testing.T) {
 		}
 		stop()
 		<-done
+
+		// Route B is gone for the next run too, which never saw the first feed.
+		if e, err = newExpectations(t.Context(), c, now, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.learn(t.Context(), db, now()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(expect.Transition)
+		check("after a restart", "hand 9 hand, A 2 history, B 0 none, C 0 none, H 7 history")
+		putFeed(t, feed, "20270331", 2, "A", "B")
+		if err := e.watcher.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(expect.Transition)
+		check("route B is back", "hand 9 hand, A 2 timetable, B 2 timetable, C 0 none, H 7 history")
+		if err := e.learn(t.Context(), db, now()); err != nil {
+			t.Fatal(err)
+		}
+		if stored, err := recallRetired(t.Context(), db); err != nil || len(stored.Gone) != 0 || len(stored.Named) != 2 {
+			t.Errorf("%v %+v", err, stored) // C is not gone: history never knew it
+		}
 	})
 }
 

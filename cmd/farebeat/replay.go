@@ -132,7 +132,7 @@ func replayExpectation(cmd *cobra.Command, o replayOptions, loc *time.Location) 
 	return expect.Chain{}, nil
 }
 
-func readExpected(path string, loc *time.Location) (expect.Source, error) {
+func readExpected(path string, loc *time.Location) (*expect.Table, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, usageError(err)

@@ -374,7 +374,7 @@ func (s *server) run(ctx context.Context, started func()) error {
 		group.Go(func() error { s.o.rules.Watch(inner, rulesEvery, s.o.now, s.o.logger); return nil })
 	}
 	if s.o.expected != nil {
-		group.Go(func() error { s.o.expected.run(inner, s.o.store.Counts()); return nil })
+		group.Go(func() error { s.o.expected.run(inner, s.o.store); return nil })
 	}
 	if s.metrics != nil {
 		group.Go(func() error { return serveMetrics(inner, s.metrics, s.metricsHandler()) })

@@ -27,7 +27,7 @@ type cell struct {
 	days          uint8 // behind both
 }
 
-// history is learned of one route.
+// learned is what is known of one route.
 type learned [dayTypes][24]cell
 
 // History is a Source learned from the counts of the last HistoryDays days. Expected is the
@@ -39,6 +39,7 @@ type History struct {
 	location *time.Location
 	days     Days
 	routes   map[string]*learned
+	silent   map[string]bool // routes that it says nothing of
 	rosters  [dayTypes][]string
 	first    gtfs.Date
 	leftOut  []LeftOut
@@ -66,7 +67,7 @@ func (h *History) WithDays(days Days) *History {
 
 func (h *History) cell(route string, at time.Time) (cell, bool) {
 	of := h.routes[route]
-	if of == nil {
+	if of == nil || h.silent[route] {
 		return cell{}, false
 	}
 	local := at.In(h.location)

@@ -24,7 +24,7 @@ type Watcher struct {
 }
 
 // NewWatcher makes a watcher of files, of which load makes something. load either puts all of the new in force, or
-// returns an error and leaves the old; calls of it wait for each other. Call Reload once before Run.
+// returns an error that names the file, and leaves the old; calls of it wait for each other. Call Reload once before Run.
 func NewWatcher(files []string, load func(context.Context) error) *Watcher {
 	return &Watcher{files: slices.Clone(files), load: load}
 }
@@ -34,10 +34,7 @@ func (w *Watcher) Reload(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.loaded = fingerprint(w.files) // before load reads them, so that a change meanwhile is seen
-	if err := w.load(ctx); err != nil {
-		return fmt.Errorf("reload %s: %w", strings.Join(w.files, ", "), err)
-	}
-	return nil
+	return w.load(ctx)
 }
 
 // Watch looks at the files every so often until ctx ends. When they have changed, and are then unchanged for

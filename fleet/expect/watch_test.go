@@ -109,7 +109,7 @@ func TestABrokenFeedLeavesTheOldOne(t *testing.T) {
 		return err
 	})
 	err := w.Reload(t.Context())
-	if want := "reload " + file + ": " + file + ` line 2: hour "25": want 0 to 23`; err == nil || err.Error() != want {
+	if want := file + ` line 2: hour "25": want 0 to 23`; err == nil || err.Error() != want {
 		t.Errorf("\n got %v\nwant %s", err, want)
 	}
 	if e, _ := l.Expect("A", now); e.Expected != 5 || l.Generation() != 1 {
