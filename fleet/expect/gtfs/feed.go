@@ -122,7 +122,9 @@ func Read(ctx context.Context, fsys fs.FS) (*Feed, error) {
 // finish works out what does not change any more.
 func (f *Feed) finish() {
 	for i := range f.trips {
-		f.trips[i].service.trips++
+		t := &f.trips[i]
+		t.service.trips++
+		t.last = max(t.first, t.last) // of a single stop, which is left after it was reached
 	}
 	for _, id := range slices.Sorted(maps.Keys(f.services)) {
 		f.ordered = append(f.ordered, f.services[id])

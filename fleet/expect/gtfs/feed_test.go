@@ -202,6 +202,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("calendar_dates.txt", "service_id,date,exception_type\nD,20261120,2\n")
 	f.Add("frequencies.txt", "trip_id,start_time,end_time,headway_secs\nt1,06:00:00,26:00:00,60\n")
 	f.Add("stop_times.txt", "\ufefftrip_id,arrival_time,departure_time\r\nt1,\"25:61:00\",\r\n")
+	f.Add("stop_times.txt", "trip_id,arrival_time,departure_time\nt1,00:00:00,00:01:00\n") // one stop
 	f.Fuzz(func(t *testing.T, name, text string) {
 		if strings.ContainsAny(name, "/\\\x00") || name == "." || name == "" || name == ".." {
 			return
