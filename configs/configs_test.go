@@ -3,6 +3,7 @@ package configs_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,7 @@ func TestWhatTheUserSees(t *testing.T) {
 		"alerts nowhere": {yaml: "broker: {metrics_address: ''}\nfleet: {notify: {gtfs_rt: true}}\n", want: []string{"fleet.notify.gtfs_rt: is served on broker.metrics_address, which is empty"}},
 		"resend":         {yaml: "fleet: {notify: {resend: 1s}}\n", want: []string{"fleet.notify.resend: want at least 10s"}},
 		"hours":          {yaml: "fleet:\n  expected: [{route: '36', hours: 9-7, expected: 1}]\n", want: []string{`fleet.expected[0].hours: "9-7": want a range such as 07-09, its end after its start`}},
+		"holiday":        {yaml: "fleet: {holidays: ['25.12.2026']}\n", want: []string{`fleet.holidays[0]: want a date such as 2026-12-25, got "25.12.2026"`}},
 		"both sources":   {yaml: "fleet: {gtfs: a, expected_file: b}\n", want: []string{"fleet.expected_file: cannot be set together with gtfs"}},
 		"long id":        {yaml: "edge: {vehicle: " + strings.Repeat("x", 65) + "}\n", want: []string{"edge.vehicle: want at most 64 characters, got 65"}},
 		"unknown env":    {opts: configs.Options{Env: []string{"FAREBEAT_BROKER_USER_FILE=x"}}, want: []string{"environment: FAREBEAT_BROKER_USER_FILE: unknown variable; did you mean FAREBEAT_BROKER_USERS_FILE?"}},
@@ -197,4 +199,19 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("accepted %+v", c)
 		}
 	})
+}
+
+func TestHolidaysWithAndWithoutQuotes(t *testing.T) {
+	c, err := configs.Load(configs.Options{File: write(t, "fleet: {holidays: [2026-12-25, '2026-12-26']}\n")})
+	if want := []string{"2026-12-25", "2026-12-26"}; err != nil || !slices.Equal(c.Fleet.Holidays, want) {
+		t.Errorf("%v %v", c.Fleet.Holidays, err)
+	}
+	text, err := c.Print()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := configs.Load(configs.Options{File: write(t, string(text))})
+	if err != nil || !slices.Equal(again.Fleet.Holidays, c.Fleet.Holidays) {
+		t.Errorf("printed and read again: %v %v", again.Fleet.Holidays, err)
+	}
 }

@@ -59,7 +59,7 @@ func Load(o Options) (Config, error) {
 		return Config{}, &Error{problems}
 	}
 	var c Config
-	hook := viper.DecodeHook(mapstructure.DecodeHookFuncType(decodeDuration))
+	hook := viper.DecodeHook(mapstructure.DecodeHookFuncType(decodeValue))
 	if err := v.UnmarshalExact(&c, hook); err != nil {
 		return Config{}, &Error{decodeProblems(err)}
 	}
@@ -69,8 +69,12 @@ func Load(o Options) (Config, error) {
 	return c, nil
 }
 
-// decodeDuration is mapstructure's hook for durations, with words a person understands.
-func decodeDuration(from, to reflect.Type, data any) (any, error) {
+// decodeValue is mapstructure's hook for durations, with words a person understands, and for dates, which YAML takes for
+// times unless they are quoted.
+func decodeValue(from, to reflect.Type, data any) (any, error) {
+	if at, ok := data.(time.Time); ok && to.Kind() == reflect.String {
+		return at.Format(time.DateOnly), nil
+	}
 	if to != reflect.TypeFor[time.Duration]() || from.Kind() != reflect.String {
 		return data, nil
 	}

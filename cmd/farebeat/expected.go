@@ -239,7 +239,7 @@ func (e *expectations) reloaded(err error) {
 		e.logger.Error("what should be online could not be read again, what was read before stays in force", "error", err)
 		return
 	}
-	e.logger.Info("what should be online was read again", "generation", e.live.Generation(), "demands the lower of old and new for", expect.Transition)
+	e.logger.Info("what should be online was read again", "generation", e.live.Generation(), "transition", expect.Transition)
 }
 
 func (e *expectations) reloadOnSignal(ctx context.Context) {
@@ -320,7 +320,7 @@ func (e *expectations) learn(ctx context.Context, db *store.Store, now time.Time
 		e.logger.Debug("history: nothing is learned from a day", "date", left.Date, "it", left.Reason)
 	}
 	retired = e.putHistory(history, retired)
-	e.logger.Info("history was learned", "routes", history.Len(), "days left out", len(history.LeftOut()), "routes gone", len(retired.Gone))
+	e.logger.Info("history was learned", "routes", history.Len(), "days_left_out", len(history.LeftOut()), "routes_gone", len(retired.Gone))
 	b, err := json.Marshal(retired)
 	if err != nil {
 		return err

@@ -25,8 +25,9 @@ const (
 	// tolerance is a distance that is never unusual, however alike the other days are.
 	tolerance = 0.05
 	// newNormal is how many of the latest days in a row, all unusual, are no accident but a
-	// lasting change, as a new timetable makes.
-	newNormal = 5
+	// lasting change, as a new timetable makes; of a day that comes once a week fewer, so that it takes no month.
+	newNormal       = 5
+	newNormalWeekly = 3
 )
 
 // dayProfile is a day to be judged.
@@ -60,7 +61,11 @@ func judge(days []dayProfile) []verdict {
 		}
 		verdicts[i] = unusual
 	}
-	if latest < newNormal {
+	enough := newNormal
+	if len(days) <= HistoryDays/7 {
+		enough = newNormalWeekly
+	}
+	if latest < enough {
 		return verdicts
 	}
 	begin := len(days) - latest

@@ -60,6 +60,14 @@ func TestDaysThatDoNotLookLikeTheirType(t *testing.T) {
 			},
 			want: map[int]verdict{29: unusual},
 		},
+		"two Saturdays in a row may be an accident": {
+			noise: 0.02, days: 8, change: map[int]func(*profile){6: scale(0, 24, 0.8), 7: scale(0, 24, 0.8)},
+			want: map[int]verdict{6: unusual, 7: unusual},
+		},
+		"three Saturdays in a row are none": {
+			noise: 0.02, days: 8, change: map[int]func(*profile){5: scale(0, 24, 0.8), 6: scale(0, 24, 0.8), 7: scale(0, 24, 0.8)},
+			want: map[int]verdict{0: superseded, 1: superseded, 2: superseded, 3: superseded, 4: superseded},
+		},
 		"three days cannot be compared": {days: 3, change: map[int]func(*profile){1: scale(0, 24, 0.1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
