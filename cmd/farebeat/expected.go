@@ -127,15 +127,7 @@ func (e *expectations) reload(ctx context.Context) error {
 	if read.timetable != nil {
 		read.timetable.Routes(now) // works out the day, so that the service need not wait for it
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	read.history, read.retired = e.sources.history, e.sources.retiredBy(read.timetable)
-	e.sources = read
-	if e.live == nil {
-		e.live = expect.NewLive(read.chain())
-	} else {
-		e.live.Swap(now, read.chain())
-	}
+	e.put(read, now)
 	if read.feed != nil {
 		for _, w := range read.feed.Warnings {
 			e.logger.Warn("timetable: "+w, "file", e.config.Fleet.GTFS)
@@ -145,12 +137,28 @@ func (e *expectations) reload(ctx context.Context) error {
 	return nil
 }
 
-// warnOfExpiry tells that the feed has come to its end, or soon will. e.mu is held.
+// put puts what was read in force, beside the history that is.
+func (e *expectations) put(read sources, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	read.history, read.retired = e.sources.history, e.sources.retiredBy(read.timetable)
+	e.sources = read
+	if e.live == nil {
+		e.live = expect.NewLive(read.chain())
+	} else {
+		e.live.Swap(now, read.chain())
+	}
+}
+
+// warnOfExpiry tells that the feed has come to its end, or soon will.
 func (e *expectations) warnOfExpiry(now time.Time) {
-	if e.sources.feed == nil {
+	e.mu.Lock()
+	feed := e.sources.feed
+	e.mu.Unlock()
+	if feed == nil {
 		return
 	}
-	if w := e.sources.feed.Expiry(gtfs.DateOf(now.In(e.sources.feed.Location)), expiryDays); w != "" {
+	if w := feed.Expiry(gtfs.DateOf(now.In(feed.Location)), expiryDays); w != "" {
 		e.logger.Warn(w, "file", e.config.Fleet.GTFS)
 	}
 }
@@ -259,8 +267,11 @@ func (e *expectations) keepLearning(ctx context.Context, db *store.Store) {
 	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()
 	next := e.now()
-	for {
+	for first := true; ; first = false {
 		if now := e.now(); !now.Before(next) {
+			if !first { // at the start they were just read
+				e.warnOfExpiry(now)
+			}
 			next = quietHour(now, e.zone)
 			if err := e.learn(ctx, db, now); err != nil && ctx.Err() == nil {
 				next = now.Add(learnAgain)
@@ -306,7 +317,6 @@ func recallRetired(ctx context.Context, db *store.Store) (r expect.Retired, err 
 func (e *expectations) learn(ctx context.Context, db *store.Store, now time.Time) error {
 	e.mu.Lock()
 	days := e.sources.days
-	e.warnOfExpiry(now)
 	e.mu.Unlock()
 	retired, err := recallRetired(ctx, db)
 	if err != nil {

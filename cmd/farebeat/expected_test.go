@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -77,7 +76,7 @@ func TestExpectationsFollowTheirFiles(t *testing.T) {
 		c := configs.Default()
 		c.TimeZone, c.Fleet.GTFS = "Europe/Berlin", feed
 		c.Fleet.Expected = []configs.HandExpectation{{Route: "hand", Hours: "0-24", Expected: 9}}
-		var log bytes.Buffer
+		var log lockedBuffer
 		e, err := newExpectations(t.Context(), c, now, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,10 +31,13 @@ func TestWatcherReloadsWhenFilesHaveSettled(t *testing.T) {
 	write(t, file, "a")
 	write(t, inner, "a")
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var content string
 		var reports []error
 		w := expect.NewWatcher([]string{link, file}, func(context.Context) error {
 			b, err := os.ReadFile(inner)
+			mu.Lock()
+			defer mu.Unlock()
 			content = string(b)
 			return err
 		})
@@ -44,12 +48,18 @@ func TestWatcherReloadsWhenFilesHaveSettled(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			w.Watch(ctx, time.Minute, func(err error) { reports = append(reports, err) })
+			w.Watch(ctx, time.Minute, func(err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				reports = append(reports, err)
+			})
 		}()
 		step := func(what string, reported int, want string) {
 			t.Helper()
 			time.Sleep(time.Minute)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if len(reports) != reported || content != want {
 				t.Errorf("%s: %d reports %v, content %q; want %d, %q", what, len(reports), reports, content, reported, want)
 			}
@@ -68,9 +78,11 @@ func TestWatcherReloadsWhenFilesHaveSettled(t *testing.T) {
 		}
 		step("gone", 1, "abc")
 		step("gone for two looks", 2, "")
+		mu.Lock()
 		if reports[0] != nil || !errors.Is(reports[1], os.ErrNotExist) {
 			t.Error(reports)
 		}
+		mu.Unlock()
 		step("what failed is not tried again and again", 2, "")
 		write(t, inner, "back")
 		write(t, file, "ab")
