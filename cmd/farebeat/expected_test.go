@@ -108,8 +108,8 @@ func TestExpectationsFollowTheirFiles(t *testing.T) {
 		put(t, filepath.Join(feed, "trips.txt"), "route_id\nbroken\n")
 		time.Sleep(3 * watchEvery)
 		check("a broken feed", "hand 9 hand, A 3 timetable, B 3 timetable, C 0 none, H 5 history")
-		if e.failed.Load() != 1 || !strings.Contains(log.String(), "service_id is missing from the header") {
-			t.Errorf("%d failed: %s", e.failed.Load(), log.String())
+		if e.failed.Load() != 1 || !strings.Contains(string(log.bytes()), "service_id is missing from the header") {
+			t.Errorf("%d failed: %s", e.failed.Load(), string(log.bytes()))
 		}
 		generation := e.live.Generation()
 		putFeed(t, feed, "20261130", 4, "A", "C")
@@ -118,8 +118,8 @@ func TestExpectationsFollowTheirFiles(t *testing.T) {
 		if e.live.Generation() != generation+1 {
 			t.Errorf("generation %d after %d", e.live.Generation(), generation)
 		}
-		if !strings.Contains(log.String(), "the timetable ends with 2026-11-30, in 7 days") || e.daysLeft() != 7 {
-			t.Errorf("%v days left: %s", e.daysLeft(), log.String())
+		if !strings.Contains(string(log.bytes()), "the timetable ends with 2026-11-30, in 7 days") || e.daysLeft() != 7 {
+			t.Errorf("%v days left: %s", e.daysLeft(), string(log.bytes()))
 		}
 		time.Sleep(expect.Transition)
 		check("the new feed has settled", "hand 9 hand, A 4 timetable, B 0 none, C 4 timetable, H 5 history")
@@ -128,8 +128,8 @@ func TestExpectationsFollowTheirFiles(t *testing.T) {
 		saveHours(t, db, berlin, now().AddDate(0, 0, 5), "H", 7)
 		time.Sleep(10 * 24 * time.Hour)
 		check("the feed has expired: history answers, that of the last eight weeks", "hand 9 hand, A 2 history, B 0 none, C 0 none, H 7 history")
-		if !strings.Contains(log.String(), "the timetable has expired") {
-			t.Error(log.String())
+		if !strings.Contains(string(log.bytes()), "the timetable has expired") {
+			t.Error(string(log.bytes()))
 		}
 		stop()
 		<-done

@@ -256,20 +256,8 @@ func (c *Counts) EachHour(ctx context.Context, from, to time.Time) iter.Seq2[cou
 			if to.Before(end) {
 				end = to
 			}
-			page = page[:0]
-			err := c.s.view(ctx, func(q *querier) error {
-				return q.rows(`SELECT start_s, route, length_ns, heard_ns, peak FROM count_hour
-					WHERE start_s >= ? AND start_s < ? ORDER BY start_s, route`, []any{ceilSecond(at), ceilSecond(end)},
-					func(scan func(...any) error) error {
-						var r counts.HourRow
-						var start int64
-						err := scan(&start, &r.Route, (*int64)(&r.Length), (*int64)(&r.Heard), &r.Peak)
-						r.Start = time.Unix(start, 0).UTC()
-						page = append(page, r)
-						return err
-					})
-			})
-			if err != nil {
+			var err error
+			if page, err = c.hours(ctx, page[:0], at, end); err != nil {
 				yield(counts.HourRow{}, fmt.Errorf("read hours: %w", err))
 				return
 			}
@@ -280,6 +268,35 @@ func (c *Counts) EachHour(ctx context.Context, from, to time.Time) iter.Seq2[cou
 			}
 		}
 	}
+}
+
+// hours appends what EachHour gives of a short time.
+func (c *Counts) hours(ctx context.Context, into []counts.HourRow, from, to time.Time) ([]counts.HourRow, error) {
+	err := c.s.view(ctx, func(q *querier) error {
+		// Scanned into any, a number comes as it is; into an integer it would be printed and parsed again.
+		var start, length, heard, peak any
+		var route string
+		return q.rows(`SELECT start_s, route, length_ns, heard_ns, peak FROM count_hour
+			WHERE start_s >= ? AND start_s < ? ORDER BY start_s, route`, []any{ceilSecond(from), ceilSecond(to)},
+			func(scan func(...any) error) error {
+				if err := scan(&start, &route, &length, &heard, &peak); err != nil {
+					return err
+				}
+				var n [4]int64
+				for i, v := range [...]any{start, length, heard, peak} {
+					number, ok := v.(int64)
+					if !ok {
+						return fmt.Errorf("%w: count_hour holds %v where a number should be", ErrDamaged, v)
+					}
+					n[i] = number
+				}
+				into = append(into, counts.HourRow{
+					Start: time.Unix(n[0], 0).UTC(), Route: route, Length: time.Duration(n[1]), Heard: time.Duration(n[2]), Peak: int(n[3]),
+				})
+				return nil
+			})
+	})
+	return into, err
 }
 
 // SaveState implements counts.Store.
