@@ -66,7 +66,7 @@ func newConfigCheckCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration and the files that it names, and say everything that is wrong with them",
-		Long: `Check the configuration and the files that it names (users, rules, timetable, expected numbers, keys, certificates, passwords):
+		Long: `Check the configuration and the files that it names (users, rules, timetable, expected numbers, holidays, keys, certificates, passwords):
 whether they are there and can be read, whether a secret is its owner's only (mode 0600), and whether they are what they
 should be. Nothing is written. Run it as the user who runs farebeat.`,
 		Example: "  farebeat config check --config farebeat.yaml",

@@ -43,6 +43,7 @@ func filesOf(t *testing.T) (dir, config string) {
 	put("tlskey", key)
 	put("users", broker.User{Name: "ann", Role: topics.RoleViewer, Hash: hash}.Line()+"\n")
 	put("expected", "route_id,hour,expected_vehicles_in_service\nA,7,2\n")
+	put("holidays", "2026-12-25 # Christmas\n")
 	put("rules", "route:\n  silent_after: 6m\n")
 	put("password", "tiger\n")
 	put("ca", cert)
@@ -55,6 +56,7 @@ func filesOf(t *testing.T) (dir, config string) {
 data: DIR/data
 fleet:
   expected_file: DIR/expected
+  holidays_file: DIR/holidays
   rules_file: DIR/rules
   master_key_file: DIR/master
   notify:
@@ -123,6 +125,7 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 		"password":    {"client.password_file", "", true},
 		"ca":          {"client.ca_file", "has no certificate in PEM form", false},
 		"machine":     {"machine.key_file", "want 32 bytes as hex", true},
+		"holidays":    {"fleet.holidays_file", "line 1: date", false},
 	} {
 		for state, c := range map[string]struct {
 			spoil func(path string) error

@@ -9,8 +9,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if err := os.Unsetenv("FAREBEAT_ALERTMANAGER"); err != nil { // it is for tests of fleet/notify, and no key of the configuration
-		panic(err)
+	for _, other := range []string{"FAREBEAT_ALERTMANAGER", "FAREBEAT_INFLUXD", "FAREBEAT_OUTAGE", "FAREBEAT_POWER_SEEDS"} { // for tests of other packages, and no keys of the configuration
+		if err := os.Unsetenv(other); err != nil {
+			panic(err)
+		}
 	}
 	testscript.Main(m, map[string]func(){
 		"farebeat": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
