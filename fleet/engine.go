@@ -199,6 +199,9 @@ func (e *Engine) checkRoutes(l *look, inputs []faults.Input) ([]RouteView, []fau
 			Expected: exp.Expected, ExpectedNow: exp.Now, Lowest: exp.Lowest, Low: exp.Low, Source: exp.Source,
 			Blind: l.blind,
 		}
+		if exp.Source == expect.SourceHand {
+			in.Low = 0 // a person's number is taken at its word
+		}
 		if row.Known > 0 && row.Heard {
 			in.AllSilentFor = row.SilentFor
 		}

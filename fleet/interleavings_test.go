@@ -38,7 +38,6 @@ type unit struct {
 	id         string
 	hb         schemas.Heartbeat
 	off        bool
-	silentFrom time.Time // since when it is off and we could have heard
 	ledger     uint32    // the ledger has all of 1..ledger
 	last       []byte    // its last heartbeat
 }

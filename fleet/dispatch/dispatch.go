@@ -231,10 +231,10 @@ func (want Desired) Diff(standing map[string]Digest) []Message {
 func (d *Dispatcher) source() string { return "/farebeat/v1/" + d.tree.Operator() + "/fleet" }
 
 // short cuts a text to the schema's bound without breaking a character.
-func short(s string, most int) string {
+func short(s string) string {
 	r := []rune(s)
-	if len(r) <= most {
+	if len(r) <= maxText {
 		return s
 	}
-	return fmt.Sprintf("%s…", string(r[:most-1]))
+	return fmt.Sprintf("%s…", string(r[:maxText-1]))
 }

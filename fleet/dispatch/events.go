@@ -28,7 +28,7 @@ func (d *Dispatcher) Event(c faults.Change) (Message, bool, error) {
 	data := schemas.FaultEvent{
 		Fault: f.ID, Change: e.Change, Kind: string(e.Kind), Severity: e.Severity, Condition: e.Condition,
 		Attention: e.Attention, Route: f.Subject.Route, Machine: f.Subject.Machine, Vehicle: f.Subject.Vehicle,
-		Depot: f.Subject.Depot, Network: f.Subject.Network, Firmware: f.Subject.Firmware, Service: f.Subject.Service, Reason: short(e.Reason, maxText),
+		Depot: f.Subject.Depot, Network: f.Subject.Network, Firmware: f.Subject.Firmware, Service: f.Subject.Service, Reason: short(e.Reason),
 	}
 	if f.Machine != nil {
 		data.Vehicle = f.Machine.Vehicle
@@ -68,7 +68,7 @@ func (d *Dispatcher) machineFault(f faults.Fault, collect bool) schemas.Message 
 	data := schemas.MachineFault{
 		Fault: f.ID, Kind: string(f.Kind), Severity: f.Severity, Title: entry.Title, Condition: f.Condition,
 		Machine: f.Subject.Machine, Vehicle: m.Vehicle, Route: m.Route, OpenedAt: milli(f.OpenedAt), AsOf: milli(f.UpdatedAt),
-		Reason: short(f.Reason, maxText), NextStep: entry.NextStep, Collect: collect,
+		Reason: short(f.Reason), NextStep: entry.NextStep, Collect: collect,
 		Pending: m.Pending, PendingMinor: m.PendingMinor, Currency: m.Currency,
 	}
 	if !m.LastHeartbeat.IsZero() {
@@ -90,7 +90,7 @@ func (d *Dispatcher) routeFault(f faults.Fault) schemas.Message {
 	data := schemas.RouteFault{
 		Fault: f.ID, Kind: string(f.Kind), Severity: f.Severity, Title: entry.Title, Condition: f.Condition,
 		Route: f.Subject.Route, OpenedAt: milli(f.OpenedAt), AsOf: milli(f.UpdatedAt),
-		Reason: short(f.Reason, maxText), NextStep: entry.NextStep,
+		Reason: short(f.Reason), NextStep: entry.NextStep,
 	}
 	if f.Route != nil {
 		data.Online, data.Expected, data.Threshold = f.Route.Online, f.Route.Expected, f.Route.Threshold
@@ -103,7 +103,7 @@ func (d *Dispatcher) commonFault(f faults.Fault) schemas.Message {
 	data := schemas.CommonFault{
 		Fault: f.ID, Kind: string(f.Kind), Severity: f.Severity, Title: entry.Title, Condition: f.Condition,
 		Vehicle: f.Subject.Vehicle, Depot: f.Subject.Depot, Network: f.Subject.Network, Firmware: f.Subject.Firmware, Service: f.Subject.Service,
-		OpenedAt: milli(f.OpenedAt), AsOf: milli(f.UpdatedAt), Reason: short(f.Reason, maxText), NextStep: entry.NextStep,
+		OpenedAt: milli(f.OpenedAt), AsOf: milli(f.UpdatedAt), Reason: short(f.Reason), NextStep: entry.NextStep,
 	}
 	if f.Route != nil {
 		data.Lost, data.Known = f.Route.Expected-f.Route.Online, f.Route.Expected

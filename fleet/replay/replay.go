@@ -207,9 +207,13 @@ func (r *run) expectation(row counts.RouteMinute, f counts.Frame) rules.RouteInp
 	}
 	e, _ := r.o.Expect.Expect(row.Route, f.At)
 	rt.fast = r.o.Rules.Rule(row.Route, f.At, e.Source).For.Every < time.Minute
-	return rules.RouteInput{
-		Route: row.Route, Known: row.Known, Expected: e.Expected, ExpectedNow: e.Now, Lowest: e.Lowest, Source: e.Source, Blind: f.Blind,
+	in := rules.RouteInput{
+		Route: row.Route, Known: row.Known, Expected: e.Expected, ExpectedNow: e.Now, Lowest: e.Lowest, Low: e.Low, Source: e.Source, Blind: f.Blind,
 	}
+	if e.Source == expect.SourceHand {
+		in.Low = 0 // as live: a person's number is taken at its word
+	}
+	return in
 }
 
 // look evaluates one part of a route's minute.

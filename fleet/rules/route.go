@@ -30,6 +30,7 @@ type RouteState struct {
 	// An hourly number is the most at once in the hour, and says nothing of the minute.
 	// Exact is set once a source was seen to know the minute as well.
 	Exact    bool      `json:"exact,omitempty"`
+	Source   string    `json:"source,omitempty"`    // the last one
 	Hour     time.Time `json:"hour,omitzero"`       // start of the current hour of the local clock
 	Expected int       `json:"expected,omitempty"`  // the most in it
 	Before   int       `json:"before,omitempty"`    // and in the hour before; 0 where that was not seen
@@ -160,6 +161,12 @@ func (st RouteState) note(now time.Time, in RouteInput, loc *time.Location) Rout
 		st.Wanted = time.Time{}
 	case st.Wanted.IsZero():
 		st.Wanted = now
+	}
+	if in.Source != st.Source { // what the other one knew, this one may not, and samples against it are no evidence
+		if st.Source != "" {
+			st.Exact, st.Window = false, 0
+		}
+		st.Source = in.Source
 	}
 	if in.ExpectedNow != in.Expected {
 		st.Exact = true

@@ -528,3 +528,16 @@ func BenchmarkEvaluate5000Routes(b *testing.B) {
 		}
 	}
 }
+
+// A timetable that knew the minutes expires, and history knows hours only: the greatest number of an hour is not asked for at every minute.
+func TestAnotherSourceMayNotKnowMinutes(t *testing.T) {
+	l := newLine(t, 15*time.Second, 6, "timetable")
+	l.until("07:10:00", func(_ time.Time, in *RouteInput) { in.Expected, in.ExpectedNow, in.Lowest = 10, 6, 6 })
+	l.until("12:00:00", func(_ time.Time, in *RouteInput) {
+		in.Source, in.Expected, in.ExpectedNow, in.Lowest, in.Online = "history", 10, 10, 10, 6
+		if in.Online = 6; l.now.Minute() < 20 {
+			in.Online = 10
+		}
+	})
+	l.want()
+}
