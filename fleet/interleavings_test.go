@@ -35,11 +35,11 @@ type chaos struct {
 
 // unit is a machine and the truth about it.
 type unit struct {
-	id         string
-	hb         schemas.Heartbeat
-	off        bool
-	ledger     uint32    // the ledger has all of 1..ledger
-	last       []byte    // its last heartbeat
+	id     string
+	hb     schemas.Heartbeat
+	off    bool
+	ledger uint32 // the ledger has all of 1..ledger
+	last   []byte // its last heartbeat
 }
 
 func newChaos(t *rapid.T) *chaos {
