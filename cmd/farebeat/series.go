@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -167,8 +168,8 @@ func (e *exporters) Collect(ch chan<- prometheus.Metric) {
 }
 
 func newSeriesCmd() *cobra.Command {
-	cmd := &cobra.Command{Use: "series", Short: "See how far InfluxDB has the online counts, and ship them again"}
-	cmd.AddCommand(newSeriesStatusCmd(), newSeriesBackfillCmd())
+	cmd := &cobra.Command{Use: "series", Short: "See how far InfluxDB has the online counts, ship them again, or read them back"}
+	cmd.AddCommand(newSeriesStatusCmd(), newSeriesBackfillCmd(), newSeriesRebuildCmd())
 	return cmd
 }
 
@@ -337,4 +338,68 @@ type readOnlyCounts struct{ *store.Counts }
 // SetAside implements series.Store.
 func (readOnlyCounts) SetAside(_ context.Context, lines ...store.Aside) error {
 	return fmt.Errorf("InfluxDB refuses the line %q: %s", lines[0].Line, lines[0].Reason)
+}
+
+func newSeriesRebuildCmd() *cobra.Command {
+	var flags storeFlags
+	var from, to, name string
+	cmd := &cobra.Command{
+		Use:   "rebuild",
+		Short: "Read counts back from InfluxDB into a store that lacks them",
+		Long: `Read the counts of a time back from an InfluxDB into the embedded store, such as after its disk was lost. What the store has stays as it is. Of
+InfluxDB 2.x the bucket must be mapped to a database (DBRP). Hours come back as if all of them had been heard. farebeat serve must not run.`,
+		Example: "  farebeat series rebuild --sink grafana --from 2026-10-01T00:00:00Z --to 2026-11-23T00:00:00Z",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			start, end, err := parseRange(from, to)
+			if err != nil {
+				return usageError(err)
+			}
+			c, err := flags.load()
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(c.Fleet.Influx, func(x configs.Influx) bool { return x.Name == name })
+			if i < 0 {
+				return usageError(fmt.Errorf("the configuration has no InfluxDB %q: see fleet.influx", name))
+			}
+			sink, err := sinkConfig(c.Fleet.Influx[i])
+			if err != nil {
+				return usageError(fmt.Errorf("fleet.influx[%d].token_file: %w", i, err))
+			}
+			s, err := store.Open(cmd.Context(), storePath(c.Data), store.Options{})
+			if errors.Is(err, store.ErrInUse) {
+				return fmt.Errorf("%w: stop `farebeat serve` first", err)
+			}
+			if err != nil {
+				return err
+			}
+			return errors.Join(rebuild(cmd, sink, s, start, end), s.Close())
+		},
+	}
+	flags.config.register(cmd)
+	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	cmd.Flags().StringVar(&name, "sink", "", "the InfluxDB to read from")
+	cmd.Flags().StringVar(&from, "from", "", "from this time on, RFC 3339")
+	cmd.Flags().StringVar(&to, "to", "", "before this time, RFC 3339")
+	for _, flag := range []string{"sink", "from", "to"} {
+		must(cmd.MarkFlagRequired(flag))
+	}
+	return cmd
+}
+
+func rebuild(cmd *cobra.Command, c series.Config, s *store.Store, from, to time.Time) error {
+	reader, closeReader := series.NewReader(c)
+	defer closeReader()
+	done := func(time.Time) {}
+	if isTerminal(cmd.ErrOrStderr()) {
+		bar := progressbar.NewOptions(int(to.Sub(from)/time.Hour)+1, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetDescription(c.Name), progressbar.OptionClearOnFinish())
+		done = func(time.Time) { _ = bar.Add(1) } // a bar that cannot be drawn spoils nothing
+	}
+	out, err := series.Rebuild(cmd.Context(), reader, s.Counts(), from, to, done)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d minutes and %d rows of hours came back\n", c.Name, out.Minutes, out.Hours)
+	return err
 }

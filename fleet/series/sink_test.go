@@ -2,6 +2,7 @@ package series_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/farebeat/farebeat/fleet/counts"
 	"github.com/farebeat/farebeat/fleet/series"
@@ -51,6 +54,61 @@ func TestEverythingArrivesInARealInfluxDB(t *testing.T) {
 		t.Errorf("%d minutes, %v", done, err)
 	}
 	same(t, b.want(), d.points("n", "online"))
+}
+
+// A store that was lost is read back: every minute as it was, and nothing that is there is touched.
+func TestRebuildFromARealInfluxDB(t *testing.T) {
+	d := startInflux(t)
+	b := newBook(t)
+	b.write(150)
+	blind := b.frame(70)
+	blind.Blind = true
+	hour := counts.HourRow{Start: noon, Length: time.Hour, Heard: time.Hour, Online: 90 * time.Minute, Route: "R1", Distinct: 4, Peak: 4, Lowest: 2, P10: 2, P50: 3, P90: 4}
+	if err := errors.Join(b.Counts().SaveFrame(t.Context(), blind), b.Counts().SaveHours(t.Context(), []counts.HourRow{hour})); err != nil {
+		t.Fatal(err)
+	}
+	b.ship(d.config("x"), nil)
+	fresh := newBook(t)
+	mine := fresh.frame(20)
+	mine.Rows = mine.Rows[:1]
+	mine.Rows[0].Online, mine.Rows[0].Max = 999, 999
+	if err := fresh.Counts().SaveFrame(t.Context(), mine); err != nil {
+		t.Fatal(err)
+	}
+	r, closeReader := series.NewReader(d.config("x"))
+	defer closeReader()
+	hours := 0
+	out, err := series.Rebuild(t.Context(), r, fresh.Counts(), noon.Add(-time.Hour), noon.Add(4*time.Hour), func(time.Time) { hours++ })
+	if err != nil || out != (series.Rebuilt{Minutes: 149, Hours: 1}) || hours != 5 {
+		t.Fatalf("%+v, %d hours looked at, %v", out, hours, err)
+	}
+	want, got := frames(t, b), frames(t, fresh)
+	want[20] = mine
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if rows, err := fresh.Counts().Hours(t.Context(), noon, noon.Add(time.Hour), ""); err != nil || cmp.Diff([]counts.HourRow{hour}, rows) != "" {
+		t.Errorf("%v, %v", rows, err)
+	}
+	if again, err := series.Rebuild(t.Context(), r, fresh.Counts(), noon, noon.Add(4*time.Hour), nil); err != nil || again != (series.Rebuilt{}) {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	c := d.config("x")
+	c.Bucket = "nowhere"
+	other, closeOther := series.NewReader(c)
+	defer closeOther()
+	if _, err := series.Rebuild(t.Context(), other, fresh.Counts(), noon, noon.Add(time.Hour), nil); err == nil || !strings.Contains(err.Error(), "database not found") {
+		t.Error(err)
+	}
+}
+
+func frames(t *testing.T, b *book) []counts.Frame {
+	t.Helper()
+	var out []counts.Frame
+	if err := b.Counts().Frames(t.Context(), noon, noon.AddDate(1, 0, 0), func(f counts.Frame) error { out = append(out, f); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // TestShip is the exporter in a process of its own, for the next test to kill.
