@@ -314,32 +314,34 @@ func (c *Counts) State(ctx context.Context) ([]byte, error) {
 // for it.
 const pruneAtOnce = 1000
 
-// Prune deletes frames older than frames and hours older than hours; a zero time keeps all. It
+// Prune deletes frames older than frames and hours older than hours, with the changes that tell of them; a zero time keeps all. It
 // returns how many of both are gone.
 func (c *Counts) Prune(ctx context.Context, frames, hours time.Time) (int64, error) {
 	var total int64
 	for _, p := range []struct {
-		query  string
-		before time.Time
-		told   bool
+		query, change string
+		before        time.Time
 	}{
-		{`DELETE FROM count_frame WHERE at_s IN (SELECT at_s FROM count_frame WHERE at_s < ? ORDER BY at_s LIMIT ?)`, frames, true},
+		{`DELETE FROM count_frame WHERE at_s IN (SELECT at_s FROM count_frame WHERE at_s < ? ORDER BY at_s LIMIT ?)`, frameChange, frames},
 		{`DELETE FROM count_hour WHERE start_s < ? AND start_s <= (
-			SELECT max(start_s) FROM (SELECT start_s FROM count_hour ORDER BY start_s LIMIT ?))`, hours, true},
-		{`DELETE FROM series_change WHERE n IN (SELECT n FROM series_change WHERE kind = 'frame' AND at_s < ? ORDER BY n LIMIT ?)`, frames, false},
-		{`DELETE FROM series_change WHERE n IN (SELECT n FROM series_change WHERE kind = 'hour' AND at_s < ? ORDER BY n LIMIT ?)`, hours, false},
+			SELECT max(start_s) FROM (SELECT start_s FROM count_hour ORDER BY start_s LIMIT ?))`, hourChange, hours},
 	} {
-		for n := int64(1); n > 0 && !p.before.IsZero(); {
+		for more := !p.before.IsZero(); more; {
+			var rows, changes int64
 			err := c.s.update(ctx, func(t *tx) (err error) {
-				n, err = t.affect(p.query, ceilSecond(p.before), pruneAtOnce)
+				before := ceilSecond(p.before)
+				if rows, err = t.affect(p.query, before, pruneAtOnce); err != nil {
+					return err
+				}
+				changes, err = t.affect(`DELETE FROM series_change WHERE n IN (SELECT n FROM series_change WHERE kind = ? AND at_s < ? ORDER BY n LIMIT ?)`,
+					p.change, before, pruneAtOnce)
 				return err
 			})
 			if err != nil {
 				return total, fmt.Errorf("prune counts: %w", err)
 			}
-			if p.told {
-				total += n
-			}
+			total += rows
+			more = rows+changes > 0
 		}
 	}
 	return total, nil
