@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/farebeat/farebeat/schemas"
 )
 
 // Book holds the faults that have not ended, and for a while those that closed, so that
@@ -49,7 +51,7 @@ func (b *Book) Restore(faults []Fault) {
 	})
 	for _, f := range sorted {
 		f = f.clone()
-		if f.Parent == "" && f.Maintenance == "" {
+		if f.Parent == "" && f.Maintenance == "" && f.Condition != schemas.Abandoned && f.Attention.State != schemas.Shelved && !f.Ended() {
 			f.Told = true // also where it was stored by a version that did not note it
 		}
 		b.put(f)

@@ -302,6 +302,37 @@ func TestRestoreKeepsOnePlaceOneFault(t *testing.T) {
 	}
 }
 
+// A fault that was put aside before anyone was told of it is not told of after a restart either, but when its shelf ends.
+func TestRestoreKeepsWhatNobodyWasTold(t *testing.T) {
+	b := faults.NewBook(faults.Policy{})
+	b.Apply(at(0), []faults.Input{platform(true)})
+	b.Apply(at(10*s), []faults.Input{under(darkMachine(1), faults.Subject{})})
+	machine := func() faults.Fault {
+		for _, f := range b.Open() {
+			if f.Subject.Machine != "" {
+				return f
+			}
+		}
+		t.Fatal("the machine has no fault")
+		return faults.Fault{}
+	}
+	b.Apply(at(20*s), []faults.Input{faults.Attend{Fault: machine().ID, To: schemas.Shelved, By: "anna", Until: at(3600 * s)}})
+	b.Apply(at(30*s), []faults.Input{platform(false), under(darkMachine(1), faults.Subject{})})
+	b.Apply(at(1000*s), []faults.Input{darkMachine(1)})
+	if f := machine(); f.Told || f.Parent != "" {
+		t.Fatalf("told %v, parent %q: the case is another", f.Told, f.Parent)
+	}
+	stored := b.Open()
+	b = faults.NewBook(faults.Policy{})
+	b.Restore(stored)
+	if machine().Told {
+		t.Error("after the restart it counts as told")
+	}
+	if got := told(b.Apply(at(3600*s), []faults.Input{darkMachine(1)})); len(got) != 1 {
+		t.Errorf("when the shelf ended people were told %q, want once", got)
+	}
+}
+
 // Whatever comes, in any order and as often as it likes: the fault is closed when the machine is
 // heard and the ledger complete, and not before.
 func TestNoOrderLeavesAFaultWrong(t *testing.T) {

@@ -30,7 +30,7 @@ const (
 // Outage is a cause that fires.
 type Outage struct {
 	Subject faults.Subject `json:"subject"`
-	Begun   time.Time      `json:"begun"`   // machines of it that were heard later than this were taken by it
+	Begun   time.Time      `json:"begun"`   // machines of it that were heard last after this were taken by it
 	Since   time.Time      `json:"since"`   // when it began to fire
 	Peak    int            `json:"peak"`    // most lost at once
 	Least   int            `json:"least"`   // fewest lost since the peak
@@ -132,13 +132,13 @@ func (o *Outage) took(m *presence.Missing) bool {
 // until no other passes with what is left. survey answers Question. While blind nothing is decided and nothing is forgotten.
 func (s *Set) EvaluateCauses(now time.Time, survey *presence.Survey, blind bool, st CauseState) (CauseState, Causes) {
 	if blind {
-		return st, Causes{Verdicts: s.standing(survey, st)}
+		return st, Causes{Verdicts: s.standing(now, survey, st)}
 	}
 	st.Outages = slices.Clone(st.Outages)
 	ended := st.resolve(now, survey)
 	left := st.unexplained(survey)
 	st = s.find(now, survey, st, left)
-	out := Causes{Verdicts: append(s.standing(survey, st), ended...), Routes: map[string]faults.Subject{}}
+	out := Causes{Verdicts: append(s.standing(now, survey, st), ended...), Routes: map[string]faults.Subject{}}
 	st.explain(survey, &out)
 	return st, out
 }
@@ -152,10 +152,13 @@ func tallyOf(survey *presence.Survey, s faults.Subject) presence.Tally {
 }
 
 // standing are the verdicts on the causes that fire.
-func (s *Set) standing(survey *presence.Survey, st CauseState) []CauseVerdict {
+func (s *Set) standing(now time.Time, survey *presence.Survey, st CauseState) []CauseVerdict {
 	var out []CauseVerdict
 	for _, o := range st.Outages {
 		t := tallyOf(survey, o.Subject)
+		if o.Since.Equal(now) {
+			t.Since = o.Peak // it was not asked for yet
+		}
 		out = append(out, CauseVerdict{
 			Subject: o.Subject, Lost: t.Since, Known: t.Known,
 			Verdict: Verdict{
@@ -228,6 +231,9 @@ func (s *Set) find(now time.Time, survey *presence.Survey, st CauseState, left [
 		o := Outage{Subject: first, Begun: begun, Since: now, LeastAt: now}
 		left = slices.DeleteFunc(left, func(m *presence.Missing) bool {
 			if holds(first, m) {
+				if !m.LastHeard.After(o.Begun) { // while we were blind nobody's silence grew
+					o.Begun = m.LastHeard.Add(-1)
+				}
 				o.Peak++
 				return true
 			}

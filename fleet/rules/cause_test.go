@@ -296,6 +296,38 @@ func TestCausesWhileBlind(t *testing.T) {
 	}
 }
 
+// Machines fall silent, and then we go blind before that is long enough: the cause that is found afterwards took them all, and stands.
+func TestCauseFoundAfterBlindness(t *testing.T) {
+	w := newTown(t, 30, nil)
+	w.run(120)
+	w.cut(true, func(c *cab) bool { return c.hb.Network == "A" })
+	w.run(30)
+	at := func() time.Time { return day.Add(time.Duration(w.now) * time.Second) }
+	w.presence.SetBlind(at(), true)
+	w.now += 600
+	for _, c := range w.machines {
+		if !c.cut { // they were heard by us first, so that only the others are silent
+			c.hb.Seq++
+			w.presence.Heartbeat(at(), c.id, &c.hb)
+		}
+	}
+	w.presence.SetBlind(at(), false)
+	var reason string
+	for range 60 {
+		w.run(5)
+		if len(w.told) > 0 && reason == "" {
+			reason = w.causes.Verdicts[0].Verdict.Reason
+		}
+	}
+	w.want(t, "network A true")
+	if want := "40 machines fell silent together within 2m0s, all in mobile network A; 40 of 40 are lost now."; reason != want {
+		t.Errorf("it began with %q, want %q", reason, want)
+	}
+	w.cut(false, func(*cab) bool { return true })
+	w.run(60)
+	w.want(t, "network A false")
+}
+
 // Whatever is cut off and returns, in any order: when all are back no cause stands, and while a whole network is away one that explains it does.
 func TestNoOrderLeavesACause(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
