@@ -157,7 +157,7 @@ func (b *Book) stepAt(now time.Time, at slot, subject Subject, in Input) []Chang
 		held = &Fault{Subject: subject, Kind: firstKind(at.family, subject)}
 	}
 	if _, person := in.(Attend); held.Ended() && !person && !b.policy.reopenable(now, *held) {
-		held = &Fault{Subject: held.Subject, Kind: firstKind(at.family, held.Subject)}
+		held = &Fault{Subject: held.Subject, Kind: firstKind(at.family, held.Subject), SuspectedAt: held.free()}
 	}
 	next, changes := b.policy.Step(now, *held, b.inContext(now, *held, in))
 	if next.ID == "" {

@@ -302,6 +302,24 @@ func TestRestoreKeepsOnePlaceOneFault(t *testing.T) {
 	}
 }
 
+// A rule that was killed remembers the beginning of a fault that was given up since: what it says next is another fault.
+func TestNoFaultGetsTheIDOfOneThatEnded(t *testing.T) {
+	b := faults.NewBook(faults.Policy{})
+	stale := route("36", faults.RouteSilent, true, 0)
+	stale.Verdict.Since = start
+	first := b.Apply(at(30*s), []faults.Input{stale})[0].Fault.ID
+	well := stale
+	well.Verdict.Firing = false
+	b.Apply(at(60*s), []faults.Input{well, faults.Abandon{Fault: first, By: "anna", Reason: "a road works"}})
+	changes := b.Apply(at(70*s), []faults.Input{stale})
+	if len(changes) != 1 || changes[0].Event.Change != faults.ChangeOpened {
+		t.Fatalf("changes = %+v, want one that opens", changes)
+	}
+	if f := changes[0].Fault; f.ID == first || !f.SuspectedAt.Equal(at(70*s)) {
+		t.Errorf("%s began at %v, want another id than %s, and the moment of the round", f.ID, f.SuspectedAt, first)
+	}
+}
+
 // A fault that was put aside before anyone was told of it is not told of after a restart either, but when its shelf ends.
 func TestRestoreKeepsWhatNobodyWasTold(t *testing.T) {
 	b := faults.NewBook(faults.Policy{})

@@ -234,6 +234,20 @@ func NewID(family Family, s Subject, at time.Time) string {
 	return letter + "-" + id.String()
 }
 
+// free is from when on another fault may have begun in the place of one that ended: what is said to have begun before, by a rule that
+// remembers too much after a kill, would be taken for the one that ended, and might get its id.
+func (f Fault) free() time.Time {
+	_, text, _ := strings.Cut(f.ID, "-")
+	id, err := ulid.ParseStrict(text)
+	if err != nil {
+		return f.ClosedAt
+	}
+	if next := ulid.Time(id.Time() + 1); next.After(f.ClosedAt) {
+		return next
+	}
+	return f.ClosedAt
+}
+
 // The changes of a fault's life, as events name them.
 const (
 	ChangeOpened       = "opened"

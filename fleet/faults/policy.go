@@ -61,8 +61,8 @@ type step struct {
 
 // Step applies one input to a fault and returns the fault after it and what to save: nothing or
 // one Change. It is pure, and f is not changed. A fault that has not begun has a
-// Subject and any Kind of its family, and no ID; it stays so unless the input opens it. An
-// input about another subject or family changes nothing, as does one that came before.
+// Subject and any Kind of its family, and no ID; its SuspectedAt, if any, is the earliest at which it can have begun. It stays so
+// unless the input opens it. An input about another subject or family changes nothing, as does one that came before.
 func (p Policy) Step(now time.Time, f Fault, in Input) (Fault, []Change) {
 	s := step{Policy: p.withDefaults(), now: now, fault: f.clone()}
 	switch in := in.(type) {
@@ -205,9 +205,13 @@ func (s *step) begin(kind Kind, since time.Time, reason string) {
 		if since.IsZero() || since.After(s.now) {
 			since = s.now
 		}
+		id := since
+		if id.Before(f.SuspectedAt) {
+			id, since = f.SuspectedAt, s.now
+		}
 		family := kind.Entry().Family
 		*f = Fault{
-			ID: NewID(family, f.Subject, since), Subject: f.Subject, Parent: f.Parent, Maintenance: f.Maintenance, SuspectedAt: since, OpenedAt: s.now,
+			ID: NewID(family, f.Subject, id), Subject: f.Subject, Parent: f.Parent, Maintenance: f.Maintenance, SuspectedAt: since, OpenedAt: s.now,
 			Attention: Attention{State: schemas.Unseen, At: s.now},
 		}
 		s.tell(ChangeOpened)
