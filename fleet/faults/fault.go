@@ -135,8 +135,9 @@ type MachineFacts struct {
 	Currency      string                   `json:"currency,omitempty"`
 	Custody       []Custody                `json:"custody,omitempty"` // newest epoch first, at most MaxEpochs
 	Recovery      *Progress                `json:"recovery,omitempty"`
-	Level         int                      `json:"level,omitempty"`  // percent of its storage that was told of
-	Onsets        []time.Time              `json:"onsets,omitempty"` // when it fell silent, newest last
+	RecoveredTold time.Time                `json:"recovered_told,omitzero"` // when people were told last that the ledger has all; zero since it last fell silent
+	Level         int                      `json:"level,omitempty"`         // percent of its storage that was told of
+	Onsets        []time.Time              `json:"onsets,omitempty"`        // when it fell silent, newest last
 }
 
 // Custody is how much of one epoch of a machine the ledger has.
@@ -273,7 +274,7 @@ type Event struct {
 	Reason    string                 `json:"reason"`
 	By        string                 `json:"by,omitempty"`    // the person, where one did it
 	Note      string                 `json:"note,omitempty"`  // what they said
-	Quiet     bool                   `json:"quiet,omitempty"` // history only: a parent or maintenance explains it, and nobody is told
+	Quiet     bool                   `json:"quiet,omitempty"` // history only: a parent or maintenance explains it, or it was told shortly before, and nobody is told
 }
 
 // ID names the event for ever; it is the id of its CloudEvent.

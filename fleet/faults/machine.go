@@ -90,6 +90,7 @@ func (s *step) hear(in MachineCheck, silent, unwell bool) {
 		if m.Recovery != nil {
 			m.Recovery.Declared = false // it may have stored more since
 		}
+		m.RecoveredTold = time.Time{}
 		s.dirty = true
 	}
 	switch {
@@ -161,17 +162,29 @@ func (s *step) advance(well, silent bool) {
 			if !silent {
 				f.Reason = "The ledger has all that the machine declared; the machine has not released it yet."
 			}
-			s.tell(ChangeRecovered)
+			s.tellRecovery(ChangeRecovered)
 		}
 	case declared:
 		if f.Condition != schemas.Recovering {
 			f.Condition = schemas.Recovering
 			f.Reason = fmt.Sprintf("The gateway reads the machine over BLE; %d transactions are not in the ledger yet.", left)
-			s.tell(ChangeUpdated)
+			s.tellRecovery(ChangeUpdated)
 		}
 	case f.Condition == schemas.Recovered, f.Condition == schemas.Recovering:
 		f.Condition, f.Reason = schemas.Open, "The machine fell silent again."
 		s.tell(ChangeUpdated)
+	}
+}
+
+// tellRecovery tells that a recovery goes on or is complete. A machine without an uplink that goes on selling is read again and again; that the ledger
+// has all is told once, and then now and again.
+func (s *step) tellRecovery(change string) {
+	m, alone := s.fault.Machine, s.event == ""
+	recent := !m.RecoveredTold.IsZero() && s.now.Sub(m.RecoveredTold).Abs() < s.TellAgain
+	s.tell(change)
+	s.hush = alone && recent
+	if change == ChangeRecovered && !recent {
+		m.RecoveredTold = s.now
 	}
 }
 

@@ -157,7 +157,20 @@ func TestMachineLives(t *testing.T) {
 			l.heartbeat(235*s, pending(0, 34))
 		}, []string{
 			"1m15s opened machine_silent open", "1m30s updated machine_silent recovering", "1m50s recovered machine_silent recovered",
-			"3m20s updated machine_silent recovering", "3m30s recovered machine_silent recovered", "3m55s closed machine_silent closed",
+			"3m55s closed machine_silent closed", // that it was read once more is history only
+		}},
+		{"without an uplink it goes on selling: that all is recovered is told once an hour", func(l *life) {
+			l.check.Pending, l.check.LastSeq = 1, 1
+			l.silent(75 * s)
+			for i := range 100 {
+				n := uint32(i + 2)
+				at := time.Duration(80+60*i) * s
+				l.ble(at, schemas.RecoveryReading, n, 0, 1, 0)
+				l.ledger(at+5*s, n)
+			}
+		}, []string{
+			"1m15s opened machine_silent open", "1m20s updated machine_silent recovering", "1m25s recovered machine_silent recovered",
+			"1h1m25s recovered machine_silent recovered",
 		}},
 		{"one heartbeat is not heard again", func(l *life) {
 			l.silent(75 * s)

@@ -18,6 +18,7 @@ type Policy struct {
 	StableFor    time.Duration // an unstable link must be heard without a break for this long; 10 min
 	NumbersEvery time.Duration // where only a route's numbers change, a revision at most this often; 30 s
 	FoldBack     time.Duration // faults opened this long before their parent are its children too; 3 min
+	TellAgain    time.Duration // that a silent machine which goes on working is recovered is told again this long after it was told; 1 h
 	Linger       time.Duration // a parent explains its children for this long after it ended; 5 min
 }
 
@@ -42,6 +43,7 @@ func (p Policy) withDefaults() Policy {
 	def(&p.NumbersEvery, 30*time.Second)
 	def(&p.FoldBack, 3*time.Minute)
 	def(&p.Linger, 5*time.Minute)
+	def(&p.TellAgain, time.Hour)
 	return p
 }
 
@@ -54,6 +56,7 @@ type step struct {
 	now   time.Time
 	fault Fault
 	event string // the most telling change so far, empty for none
+	hush  bool   // of which people were told shortly before
 	by    string
 	note  string
 	dirty bool // something is to be saved
@@ -151,7 +154,7 @@ func (s *step) quiet() bool {
 	f := &s.fault
 	aside := f.Attention.State == schemas.Shelved && s.by == ""
 	if f.Told {
-		return aside && s.event == ChangeUpdated
+		return s.hush || aside && s.event == ChangeUpdated
 	}
 	if f.Parent != "" || f.Maintenance != "" || f.Ended() || f.Condition == schemas.Abandoned || aside {
 		return true
@@ -184,7 +187,7 @@ func (s *step) context(c Context) {
 
 // tell notes a change that people are told of; of several in one step the most telling wins.
 func (s *step) tell(change string) {
-	s.dirty = true
+	s.dirty, s.hush = true, false
 	order := []string{"", ChangeUpdated, ChangeRecovered, ChangeAcknowledged, ChangeShelved, ChangeAbandoned, ChangeClosed, ChangeReopened, ChangeOpened}
 	if slices.Index(order, change) > slices.Index(order, s.event) {
 		s.event = change
