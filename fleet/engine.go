@@ -196,7 +196,7 @@ func (e *Engine) checkRoutes(l *look, inputs []faults.Input) ([]RouteView, []fau
 		exp, _ := e.cfg.Expect.Expect(row.Route, l.now)
 		in := rules.RouteInput{
 			Route: row.Route, Online: row.Online, Known: row.Known, Late: row.Late,
-			Expected: exp.Expected, ExpectedNow: exp.Now, Lowest: exp.Lowest, Low: exp.Low, Source: exp.Source,
+			Expected: exp.Expected, ExpectedNow: exp.Now, Lowest: exp.Lowest, Low: exp.Low, Exact: exp.Exact, Source: exp.Source,
 			Blind: l.blind,
 		}
 		if exp.Source == expect.SourceHand {

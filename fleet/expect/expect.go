@@ -28,6 +28,7 @@ type Expectation struct {
 	Expected   int    // the most at once in this hour of the local clock
 	Now        int    // at this instant; Expected where the source knows hours only
 	Lowest     int    // the least at once within DutyChange of this instant
+	Exact      bool   // Now and Lowest are of the minute; else the source knows hours only
 	Source     string // one of the Source constants
 	SampleSize int    // days behind the number; 1 for a timetable, 0 for a number set by hand
 
@@ -136,7 +137,7 @@ func (t *Timetable) Expect(route string, at time.Time) (Expectation, bool) {
 	// What comes after midnight is in the next date's levels, but within ten minutes of
 	// it the levels of both dates hold the same trips.
 	ahead, _ := extremes(t.levels(gtfs.DateOf(at.Add(DutyChange).In(t.feed.Location)))[route], at, at.Add(DutyChange))
-	return Expectation{Expected: highest, Now: now, Lowest: min(lowest, ahead), Source: SourceTimetable, SampleSize: 1}, true
+	return Expectation{Expected: highest, Now: now, Lowest: min(lowest, ahead), Exact: true, Source: SourceTimetable, SampleSize: 1}, true
 }
 
 // Routes implements Source.

@@ -153,13 +153,13 @@ func TestTimetableExpectsPerHourAndPerInstant(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at, want := range map[string]expect.Expectation{
-		"05:49": {Source: "timetable", SampleSize: 1},
-		"05:55": {Source: "timetable", SampleSize: 1},
-		"06:05": {Expected: 2, Now: 1, Lowest: 0, Source: "timetable", SampleSize: 1},
-		"06:20": {Expected: 2, Now: 1, Lowest: 1, Source: "timetable", SampleSize: 1},
-		"06:45": {Expected: 2, Now: 2, Lowest: 1, Source: "timetable", SampleSize: 1},
-		"07:30": {Expected: 2, Now: 2, Lowest: 2, Source: "timetable", SampleSize: 1},
-		"08:55": {Expected: 2, Now: 2, Lowest: 0, Source: "timetable", SampleSize: 1},
+		"05:49": {Exact: true, Source: "timetable", SampleSize: 1},
+		"05:55": {Exact: true, Source: "timetable", SampleSize: 1},
+		"06:05": {Expected: 2, Now: 1, Lowest: 0, Exact: true, Source: "timetable", SampleSize: 1},
+		"06:20": {Expected: 2, Now: 1, Lowest: 1, Exact: true, Source: "timetable", SampleSize: 1},
+		"06:45": {Expected: 2, Now: 2, Lowest: 1, Exact: true, Source: "timetable", SampleSize: 1},
+		"07:30": {Expected: 2, Now: 2, Lowest: 2, Exact: true, Source: "timetable", SampleSize: 1},
+		"08:55": {Expected: 2, Now: 2, Lowest: 0, Exact: true, Source: "timetable", SampleSize: 1},
 	} {
 		when, err := time.ParseInLocation("2006-01-02 15:04", "2026-11-20 "+at, berlin)
 		if err != nil {
@@ -215,7 +215,7 @@ func TestTimetableByHeadway(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, _ := expect.NewTimetable(feed).Expect("A", time.Date(2026, 11, 20, 9, 15, 0, 0, feed.Location))
-	if want := (expect.Expectation{Expected: 2, Now: 2, Lowest: 1, Source: "timetable", SampleSize: 1}); e != want {
+	if want := (expect.Expectation{Expected: 2, Now: 2, Lowest: 1, Exact: true, Source: "timetable", SampleSize: 1}); e != want {
 		t.Errorf("%+v", e)
 	}
 }

@@ -208,7 +208,7 @@ func (r *run) expectation(row counts.RouteMinute, f counts.Frame) rules.RouteInp
 	e, _ := r.o.Expect.Expect(row.Route, f.At)
 	rt.fast = r.o.Rules.Rule(row.Route, f.At, e.Source).For.Every < time.Minute
 	in := rules.RouteInput{
-		Route: row.Route, Known: row.Known, Expected: e.Expected, ExpectedNow: e.Now, Lowest: e.Lowest, Low: e.Low, Source: e.Source, Blind: f.Blind,
+		Route: row.Route, Known: row.Known, Expected: e.Expected, ExpectedNow: e.Now, Lowest: e.Lowest, Low: e.Low, Exact: e.Exact, Source: e.Source, Blind: f.Blind,
 	}
 	if e.Source == expect.SourceHand {
 		in.Low = 0 // as live: a person's number is taken at its word

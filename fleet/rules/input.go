@@ -18,6 +18,7 @@ type RouteInput struct {
 	Late         int           // those of Online that are LATE
 	Expected     int           // the most at once in this hour
 	ExpectedNow  int           // at this instant; Expected where the source knows hours only
+	Exact        bool          // the source knows the minute, not hours only
 	Lowest       int           // the least around this instant, so that a change of duty alarms nobody
 	Low          int           // the low quantile of what was online on such days, learned; 0: not known
 	Source       string        // of the expectation: "hand", "timetable", "history" or "none"

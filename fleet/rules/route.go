@@ -168,7 +168,7 @@ func (st RouteState) note(now time.Time, in RouteInput, loc *time.Location) Rout
 		}
 		st.Source = in.Source
 	}
-	if in.ExpectedNow != in.Expected {
+	if in.Exact || in.ExpectedNow != in.Expected {
 		st.Exact = true
 	}
 	hour := hourStart(now, loc)

@@ -305,6 +305,19 @@ func TestAnUnbrokenBreachFiresAfterItsTimeAtAnyPhase(t *testing.T) {
 	}
 }
 
+// A source that knows the minute says so: its word counts from the first look, however long its number stays the same.
+func TestASourceThatKnowsTheMinuteIsTakenAtItsWordAtOnce(t *testing.T) {
+	for _, exact := range []bool{true, false} {
+		l := newLine(t, 5*time.Second, 10, "timetable")
+		l.in.Exact = exact
+		l.until("07:05:00")
+		l.until("07:30:00", online(4))
+		if want := map[bool][]string{true: {"07:13:00 route_below"}}[exact]; !cmp.Equal(want, l.history) {
+			t.Errorf("exact %v: %q, want %q", exact, l.history, want)
+		}
+	}
+}
+
 func TestWhatLeftJustBeforeAnHourMayHaveBeenItsMost(t *testing.T) {
 	for _, tt := range []struct {
 		leaves string
