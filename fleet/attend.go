@@ -14,6 +14,9 @@ func FaultOrders(dir string) string { return filepath.Join(dir, "faults") }
 // takeOrders takes in what people ordered about faults at the command line. What an order did is on disk before its file is
 // removed, and to take it twice does nothing more.
 func (f *Fleet) takeOrders() []faults.Input {
+	if len(f.taken) > 0 {
+		return nil // those before are not on disk yet, and their files still lie there
+	}
 	if f.o.Orders == "" || !orders.AnyLeft(FaultOrders(f.o.Orders)) {
 		return nil
 	}

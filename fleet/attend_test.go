@@ -64,8 +64,9 @@ func TestOrdersAboutFaults(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
+	give(faults.Order{Verb: faults.VerbAssign, Note: "Cy goes"})
 	give(faults.Order{Verb: faults.VerbAbandon, Note: "burnt out"})
-	a.pass(20*time.Second, "m1")
+	a.pass(3*time.Minute, "m1") // they are not followed again and again meanwhile
 	if !orders.AnyLeft(FaultOrders(a.o.Orders)) {
 		t.Error("the file is gone although the disk failed")
 	}
@@ -84,7 +85,7 @@ func TestOrdersAboutFaults(t *testing.T) {
 	for _, e := range list {
 		did = append(did, e.Change+" "+e.Note)
 	}
-	if want := []string{"acknowledged seen", "updated Bo goes", "shelved ", "updated ", "abandoned burnt out"}; !slices.Equal(did, want) {
+	if want := []string{"acknowledged seen", "updated Bo goes", "shelved ", "updated ", "updated Cy goes", "abandoned burnt out"}; !slices.Equal(did, want) {
 		t.Errorf("audit %q, want %q", did, want)
 	}
 	if none, err := db.Audit(t.Context(), a.now.Add(time.Hour), time.Time{}, "", 100); len(none) != 0 || err != nil {

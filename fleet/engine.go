@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,7 +49,8 @@ type Engine struct {
 	roster   []string
 	rostered gtfs.Date // the local date that roster is for
 
-	generation uint64 // of the source that roster is from
+	generation uint64          // of the source that roster is from
+	week       map[string]bool // routes that are expected within a week of rostered; nil: not asked yet
 
 	thresholds map[string]int // of the last round, by route
 }
@@ -110,6 +112,7 @@ func (e *Engine) Round(now time.Time, more []faults.Input) Round {
 	l := e.survey(now, r.Blind)
 	inputs = e.checkCauses(&l, inputs)
 	r.Routes, inputs = e.checkRoutes(&l, inputs)
+	inputs = e.checkGone(&l, r.Routes, inputs)
 	inputs = e.checkMachines(&l, inputs)
 	r.Changes = e.book.Apply(now, inputs)
 	return r
@@ -126,7 +129,7 @@ func (e *Engine) setRoster(now time.Time) {
 	if date == e.rostered && generation == e.generation {
 		return
 	}
-	e.rostered, e.generation = date, generation
+	e.rostered, e.generation, e.week = date, generation, nil
 	e.roster = e.cfg.Expect.Routes(now)
 	e.board.SetRoster(now, e.roster)
 }
@@ -219,6 +222,31 @@ func (e *Engine) checkRoutes(l *look, inputs []faults.Input) ([]RouteView, []fau
 		})
 	}
 	return views, inputs
+}
+
+// checkGone says of which faults the route is no more. Detection walks the roster, so that nothing else would end them.
+func (e *Engine) checkGone(l *look, views []RouteView, inputs []faults.Input) []faults.Input {
+	for _, s := range e.book.Subjects(faults.FamilyRoute) {
+		_, there := slices.BinarySearchFunc(views, s.Route, func(v RouteView, route string) int { return cmp.Compare(v.Route, route) })
+		if there || e.expected(l.now, s.Route) {
+			continue // it does not run today, and comes again
+		}
+		inputs = append(inputs, faults.RouteCheck{Route: s.Route, Gone: true, Blind: l.blind, Verdict: faults.Verdict{Kind: faults.RouteSilent}})
+	}
+	return inputs
+}
+
+// expected reports whether a route is expected at all within a week.
+func (e *Engine) expected(now time.Time, route string) bool {
+	if e.week == nil {
+		e.week = map[string]bool{}
+		for days := range 8 {
+			for _, r := range e.cfg.Expect.Routes(now.AddDate(0, 0, days)) {
+				e.week[r] = true
+			}
+		}
+	}
+	return e.week[route]
 }
 
 // checkMachines applies the machine rules to those that any rule could concern and to those that have a fault.

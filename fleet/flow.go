@@ -85,12 +85,15 @@ func (f *Fleet) checkSelf(inputs []faults.Input) []faults.Input {
 	return append(inputs, faults.StoreCheck{Verdict: v})
 }
 
+// clockSlack is how far our clock may go back and its minutes be waited for.
+const clockSlack = 2 * time.Minute
+
 // endMinute stores the counts of a minute that is over, and what a restart needs.
 func (f *Fleet) endMinute(ctx context.Context, now time.Time) {
 	begun := now.Truncate(time.Minute)
-	if !begun.After(f.minute) {
+	if back := f.minute.Sub(begun); back >= 0 && back <= clockSlack {
 		return
-	}
+	} // else it is over, or our clock was ahead and was put right: its time would not come again for long
 	f.minute = begun
 	f.clearSlots(now)
 	f.frames = append(f.frames, f.engine.Minute(now))

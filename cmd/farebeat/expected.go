@@ -268,7 +268,11 @@ func (e *expectations) keepLearning(ctx context.Context, db *store.Store) {
 	defer ticker.Stop()
 	next := e.now()
 	for first := true; ; first = false {
-		if now := e.now(); !now.Before(next) {
+		now := e.now()
+		if next.Sub(now) > 25*time.Hour {
+			next = now // our clock was ahead and was put right
+		}
+		if !now.Before(next) {
 			if !first { // at the start they were just read
 				e.warnOfExpiry(now)
 			}
@@ -346,7 +350,11 @@ func (e *expectations) putHistory(history *expect.History, stored expect.Retired
 	e.sources.retired.Gone = append(stored.Gone, e.sources.retired.Gone...)
 	e.sources.retired.Named = append(stored.Named, e.sources.retired.Named...)
 	e.sources.retired = e.sources.retiredBy(e.sources.timetable).Keep(history.Knows)
-	if history.Len() > 0 || e.sources.history != nil { // else there is nothing to swap
+	switch first := e.sources.history == nil; {
+	case first && history.Len() > 0:
+		e.sources.history = history
+		e.live.Complete(e.sources.chain())
+	case !first:
 		e.sources.history = history
 		e.live.Swap(e.now(), e.sources.chain())
 	}

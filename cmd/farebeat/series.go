@@ -115,21 +115,25 @@ func (e *exporters) run(ctx context.Context) {
 func (e *exporters) prune(ctx context.Context) {
 	ticker := time.NewTicker(pruneEvery)
 	defer ticker.Stop()
-	for {
+	for last := e.now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
 		now := e.now()
+		jumped := now.Sub(last) > 2*pruneEvery || now.Before(last)
+		if last = now; jumped { // by a clock that is ahead for a while nothing is old
+			continue
+		}
 		before := now.Add(-e.keep)
 		for _, s := range e.sinks {
 			if waits := s.Status().Oldest; !waits.IsZero() && waits.Before(before) {
 				before = waits
 			}
 		}
-		if last := now.Add(-2 * e.keep); before.Before(last) {
-			before = last
+		if limit := now.Add(-2 * e.keep); before.Before(limit) {
+			before = limit
 			e.logger.Error("counts that an InfluxDB has not taken are deleted after twice the time they are kept", "before", before)
 		}
 		if n, err := e.counts.Prune(ctx, before, now.Add(-keepHours)); err != nil && ctx.Err() == nil {

@@ -44,6 +44,15 @@ func NewLive(chain Chain) *Live {
 // Swap puts another chain in force at now.
 func (l *Live) Swap(now time.Time, chain Chain) { l.Update(now, func(Chain) Chain { return chain }) }
 
+// Complete puts a chain in force that says more than the one before it, at a start where a source was not read yet: what could not be said
+// until then was no expectation of nothing, and nobody is given time to get used to it.
+func (l *Live) Complete(chain Chain) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.state.Load()
+	l.state.Store(&liveState{chain: chain, fading: old.fading, generation: old.generation + 1})
+}
+
 // Update puts in force at now what change makes of the chain that is. change may not write to what it is
 // given; swaps wait for each other.
 func (l *Live) Update(now time.Time, change func(Chain) Chain) {

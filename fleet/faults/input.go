@@ -64,6 +64,7 @@ type RouteCheck struct {
 	Online   int
 	Expected int
 	Blind    bool
+	Gone     bool // there is no such route any more: nobody expects it, and no machine is on it
 	Context  Context
 }
 

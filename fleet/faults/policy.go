@@ -95,7 +95,7 @@ func (s *step) evidence(in Input) {
 	case LedgerProgress:
 		s.ledgerProgress(in)
 	case RouteCheck:
-		s.countCheck(in.Verdict, in.Blind, in.Context, RouteFacts{in.Online, in.Expected, in.Verdict.Threshold})
+		s.routeCheck(in)
 	case CauseCheck:
 		s.countCheck(in.Verdict, in.Blind, in.Context, RouteFacts{Online: in.Known - min(in.Lost, in.Known), Expected: in.Known})
 	case StoreCheck:

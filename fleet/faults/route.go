@@ -6,6 +6,17 @@ import (
 	"github.com/farebeat/farebeat/schemas"
 )
 
+// routeCheck is one look at the route of a fault.
+func (s *step) routeCheck(in RouteCheck) {
+	if !in.Gone || in.Blind {
+		s.countCheck(in.Verdict, in.Blind, in.Context, RouteFacts{in.Online, in.Expected, in.Verdict.Threshold})
+		return
+	}
+	if s.fault.ID != "" && !s.fault.Ended() && s.live(true) && !s.reported() {
+		s.close("The route is not expected any more, and no machine is on it.")
+	}
+}
+
 // countCheck is the life of a fault of a route or of the platform: the rule has the
 // hysteresis, so the fault follows it.
 func (s *step) countCheck(v Verdict, blind bool, c Context, facts RouteFacts) {
