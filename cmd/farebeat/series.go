@@ -265,7 +265,7 @@ func sinkStatuses(ctx context.Context, c configs.Config, s *store.Store) (list [
 		}
 		if waiting, err := s.Counts().Changes(ctx, at.N, 1); err != nil {
 			return nil, false, err
-		} else if len(waiting) > 0 && time.Since(waiting[0].At) > 15*time.Minute {
+		} else if len(waiting) > 0 && time.Since(waiting[0].Ended()) > 15*time.Minute {
 			late = true
 		}
 		list = append(list, st)
@@ -280,7 +280,8 @@ func newSeriesBackfillCmd() *cobra.Command {
 		Use:   "backfill",
 		Short: "Ship stored counts to InfluxDB again",
 		Long: `Ship the stored counts of a time to the InfluxDBs of the configuration again, such as after somebody deleted them there. What is there is
-overwritten with the same. It works while farebeat serve runs, and moves no cursor.`,
+overwritten with the same. It works while farebeat serve runs, and moves no cursor. Exit code 3: lines were refused for what they are; the others
+are there.`,
 		Example: "  farebeat series backfill --from 2026-11-20T00:00:00Z --to 2026-11-21T00:00:00Z --sink grafana",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -308,7 +309,7 @@ func backfill(cmd *cobra.Command, c configs.Config, s *store.Store, from, to tim
 	if err := s.Counts().Frames(cmd.Context(), from, to, func(counts.Frame) error { total++; return nil }); err != nil {
 		return err
 	}
-	found := false
+	found, refused := false, 0
 	for i, influx := range c.Fleet.Influx {
 		if name != "" && influx.Name != name {
 			continue
@@ -323,25 +324,24 @@ func backfill(cmd *cobra.Command, c configs.Config, s *store.Store, from, to tim
 			bar := progressbar.NewOptions(total, progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetDescription(influx.Name), progressbar.OptionClearOnFinish())
 			done = func(time.Time) { _ = bar.Add(1) } // a bar that cannot be drawn spoils nothing
 		}
-		o := series.Options{Counts: readOnlyCounts{s.Counts()}, Cursors: s, Now: time.Now}
-		st, err := series.Backfill(cmd.Context(), sink, o, from, to, done)
+		o := series.Options{Counts: s.Counts(), Cursors: s, Now: time.Now}
+		st, lines, err := series.Backfill(cmd.Context(), sink, o, from, to, done)
 		if err != nil {
 			return err
 		}
+		refused += len(lines)
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: %d lines shipped, %d left out\n", influx.Name, st.Shipped, st.Dropped)
+		for _, a := range lines {
+			fmt.Fprintf(cmd.OutOrStdout(), "  refused: %s: %s\n", a.Line, a.Reason)
+		}
 	}
 	if !found {
 		return usageError(fmt.Errorf("the configuration has no InfluxDB %q: see fleet.influx", name))
 	}
+	if refused > 0 {
+		return differenceError("%d lines were refused for what they are", refused)
+	}
 	return nil
-}
-
-// readOnlyCounts is a store that is open for reading: a line that is refused ends the backfill.
-type readOnlyCounts struct{ *store.Counts }
-
-// SetAside implements series.Store.
-func (readOnlyCounts) SetAside(_ context.Context, lines ...store.Aside) error {
-	return fmt.Errorf("InfluxDB refuses the line %q: %s", lines[0].Line, lines[0].Reason)
 }
 
 func newSeriesRebuildCmd() *cobra.Command {

@@ -18,7 +18,8 @@ type Action int
 const (
 	Advance Action = iota // it was taken
 	Partial               // it was taken but for some lines, which never will be: go on
-	Split                 // a line of it, or its size, is refused: try halves, to find which
+	Split                 // a line of it is refused: try halves, to find which
+	Smaller               // it is too large: try halves
 	Wait                  // try the same again later
 	Refused               // address, token or bucket are wrong: nothing is tried but seldom, until somebody mends it
 )
@@ -27,6 +28,7 @@ const (
 type Answer struct {
 	Action     Action
 	Dropped    int           // lines that were not taken, of a Partial; -1 where it does not say
+	TooOld     bool          // of a Partial: they are older than what is kept there
 	RetryAfter time.Duration // as it asks; 0: not said
 	Message    string        // what it said, in one line
 }
@@ -60,9 +62,10 @@ func Classify(err error) Answer {
 		a.Action = Split
 		if strings.Contains(a.Message, "partial write") {
 			a.Action, a.Dropped = Partial, droppedOf(a.Message)
+			a.TooOld = strings.Contains(a.Message, "beyond retention policy")
 		}
 	case code == http.StatusRequestEntityTooLarge:
-		a.Action = Split
+		a.Action = Smaller
 	case code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code == http.StatusTooEarly:
 	case code >= 300 && code < 500:
 		a.Action = Refused

@@ -91,7 +91,7 @@ type Status struct {
 	Aside   uint64    // lines that are set aside, ever
 	At      time.Time // of the newest minute or hour that was shipped; zero for none
 	Behind  int64     // minutes and hours that wait
-	Oldest  time.Time // of the oldest that waits; zero for none
+	Oldest  time.Time // end of the oldest minute or hour that waits; zero for none
 	Refused bool      // somebody must mend address, token or bucket
 	Error   string    // of the last attempt, empty if it succeeded
 	Since   time.Time // since when attempts fail; zero if the last succeeded
@@ -260,7 +260,11 @@ func (s *Sink) step(ctx context.Context) (more bool, err error) {
 			lines = append(lines, next...)
 			taken++
 		}
-		if err := s.ship(ctx, lines); err != nil {
+		p, err := s.ship(ctx, lines)
+		if err != nil {
+			return false, err
+		}
+		if err := s.take(ctx, p); err != nil {
 			return false, err
 		}
 		if err := s.advance(ctx, changes[:taken]); err != nil {
@@ -285,7 +289,7 @@ func (s *Sink) lag(ctx context.Context, waiting []store.Change) error {
 	defer s.mu.Unlock()
 	s.status.Behind, s.status.Oldest = 0, time.Time{}
 	if len(waiting) > 0 {
-		s.status.Behind, s.status.Oldest = last-waiting[0].N+1, waiting[0].At
+		s.status.Behind, s.status.Oldest = last-waiting[0].N+1, waiting[0].Ended()
 	}
 	return nil
 }
@@ -327,77 +331,20 @@ func (s *Sink) advance(ctx context.Context, taken []store.Change) error {
 	return nil
 }
 
-// answerError is an answer that keeps a sink from going on.
-type answerError struct{ Answer }
-
-func (e *answerError) Error() string { return e.Message }
-
-// ship sends lines, and returns nil once each of them was taken, or never will be.
-func (s *Sink) ship(ctx context.Context, lines []string) error {
-	for len(lines) > maxLines {
-		if err := s.ship(ctx, lines[:maxLines]); err != nil {
-			return err
-		}
-		lines = lines[maxLines:]
-	}
-	if len(lines) == 0 {
-		return nil
-	}
-	a := Classify(s.write.WriteRecord(ctx, lines...))
-	switch a.Action {
-	case Advance:
-		s.count(len(lines), 0)
-		return nil
-	case Partial:
-		dropped := min(max(a.Dropped, 0), len(lines))
-		s.o.Logger.Warn("InfluxDB left out points of a batch", "points", a.Dropped, "of", len(lines), "it says", a.Message)
-		s.cursor.Dropped += uint64(dropped)
-		s.count(len(lines)-dropped, dropped)
-		return nil
-	case Split:
-		if len(lines) == 1 {
-			return s.aside(ctx, lines[0], a.Message)
-		}
-		half := len(lines) / 2
-		if err := s.ship(ctx, lines[:half]); err != nil {
-			return err
-		}
-		return s.ship(ctx, lines[half:])
-	}
-	return &answerError{a}
-}
-
-func (s *Sink) count(shipped, dropped int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.status.Shipped += uint64(shipped)
-	s.status.Dropped += uint64(dropped)
-}
-
-// aside keeps a line that is refused for what it is.
-func (s *Sink) aside(ctx context.Context, line, reason string) error {
-	s.o.Logger.Error("a line that InfluxDB refuses is set aside", "line", line, "it says", reason)
-	if err := s.o.Counts.SetAside(ctx, store.Aside{Sink: s.config.Name, At: s.o.Now(), Line: line, Reason: reason}); err != nil {
-		return err
-	}
-	s.cursor.Aside++
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.status.Aside++
-	return nil
-}
-
-// Backfill ships all minutes and hours with from <= At < to again, without moving the cursor. done is told of each minute that was
-// taken; it may be nil.
-func Backfill(ctx context.Context, c Config, o Options, from, to time.Time, done func(at time.Time)) (Status, error) {
+// Backfill ships all minutes and hours with from <= At < to again, without moving the cursor, and returns the lines that are refused for what they
+// are. done is told of each minute that was taken; it may be nil.
+func Backfill(ctx context.Context, c Config, o Options, from, to time.Time, done func(at time.Time)) (Status, []store.Aside, error) {
 	s := newSink(c, o)
 	defer s.client.Close()
+	var refused []store.Aside
 	var lines []string
 	var minutes []time.Time
 	flush := func() error {
-		if err := s.shipPatiently(ctx, lines); err != nil {
+		p, err := s.shipPatiently(ctx, lines)
+		if err != nil {
 			return err
 		}
+		refused = append(refused, p.asides...)
 		for _, at := range minutes {
 			if done != nil {
 				done(at)
@@ -419,15 +366,19 @@ func Backfill(ctx context.Context, c Config, o Options, from, to time.Time, done
 		err = flush()
 	}
 	if err == nil {
-		err = s.backfillHours(ctx, from, to)
+		err = s.eachHours(ctx, from, to, func(rows []counts.HourRow) error {
+			lines = AppendHours(nil, rows)
+			return flush()
+		})
 	}
 	if err != nil {
 		err = fmt.Errorf("backfill of sink %s: %w", c.Name, err)
 	}
-	return s.Status(), err
+	return s.Status(), refused, err
 }
 
-func (s *Sink) backfillHours(ctx context.Context, from, to time.Time) error {
+// eachHours gives the hours of a time, some at once.
+func (s *Sink) eachHours(ctx context.Context, from, to time.Time, each func([]counts.HourRow) error) error {
 	const atOnce = 6 * time.Hour
 	first, last, err := s.o.Counts.HourRange(ctx)
 	if err != nil || first.IsZero() {
@@ -446,7 +397,7 @@ func (s *Sink) backfillHours(ctx context.Context, from, to time.Time) error {
 		}
 		rows, err := s.o.Counts.Hours(ctx, at, end, "")
 		if err == nil {
-			err = s.shipPatiently(ctx, AppendHours(nil, rows))
+			err = each(rows)
 		}
 		if err != nil {
 			return err
@@ -456,14 +407,16 @@ func (s *Sink) backfillHours(ctx context.Context, from, to time.Time) error {
 }
 
 // shipPatiently tries again what may pass, for a while.
-func (s *Sink) shipPatiently(ctx context.Context, lines []string) error {
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := s.ship(ctx, lines)
+func (s *Sink) shipPatiently(ctx context.Context, lines []string) (parcel, error) {
+	return backoff.Retry(ctx, func() (parcel, error) {
+		p, err := s.ship(ctx, lines)
 		var e *answerError
 		if errors.As(err, &e) && e.Action == Refused {
-			return struct{}{}, backoff.Permanent(err)
+			return p, backoff.Permanent(err)
 		}
-		return struct{}{}, err
+		if err == nil {
+			s.count(p)
+		}
+		return p, err
 	}, backoff.WithMaxElapsedTime(2*time.Minute))
-	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,7 @@ func TestEverythingArrivesInARealInfluxDB(t *testing.T) {
 	b.ship(d.config("second"), nil)
 	d.query("DELETE FROM online WHERE route = 'R3'")
 	done := 0
-	if _, err := series.Backfill(t.Context(), d.config("first"), b.options(), time.Time{}, noon.AddDate(1, 0, 0), func(time.Time) { done++ }); err != nil || done != 301 {
+	if _, _, err := series.Backfill(t.Context(), d.config("first"), b.options(), time.Time{}, noon.AddDate(1, 0, 0), func(time.Time) { done++ }); err != nil || done != 301 {
 		t.Errorf("%d minutes, %v", done, err)
 	}
 	same(t, b.want(), d.points("n", "online"))
@@ -260,6 +261,53 @@ func TestAnswers(t *testing.T) {
 			if again := b.ship(f.config("x"), nil); again.Aside != tc.aside || again.Dropped != tc.dropped {
 				t.Errorf("after a restart %+v", again)
 			}
+			f.mu.Lock()
+			f.points = map[string]float64{}
+			f.mu.Unlock()
+			// Shipped again, it is refused again, and the rest is there.
+			_, refused, err := series.Backfill(t.Context(), f.config("x"), b.options(), time.Time{}, noon.AddDate(1, 0, 0), nil)
+			if err != nil || uint64(len(refused)) != tc.aside {
+				t.Errorf("backfill: %d refused, %v", len(refused), err)
+			}
+			same(t, want, f.points)
+		})
+	}
+}
+
+// What takes no line at all is no reason to set any aside: all waits, somebody is told, and nothing is missing once it is mended.
+func TestWhatTakesNothingLosesNothing(t *testing.T) {
+	for name, refusal := range map[string]struct {
+		code int
+		body string
+	}{
+		"not InfluxDB": {400, "The plain HTTP request was sent to HTTPS port"},
+		"other types":  {422, `{"code":"unprocessable entity","message":"partial write: field type conflict: input field \"n\" is type integer, already exists as type float dropped=1000000"}`},
+		"a tiny proxy": {413, "too large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mended atomic.Bool
+			f := newFake(t, func(int, []string) (int, map[string]string, string) {
+				if mended.Load() {
+					return http.StatusNoContent, nil, ""
+				}
+				return refusal.code, nil, refusal.body
+			})
+			b := newBook(t)
+			b.write(20)
+			st := b.ship(f.config("x"), func(st series.Status) bool { return st.Refused })
+			if asides, err := b.Counts().Asides(t.Context(), "x"); len(asides) > 0 || err != nil || st.Aside+st.Dropped+st.Shipped > 0 || st.Behind != 20 {
+				t.Errorf("%+v, %d set aside, %v", st, len(asides), err)
+			}
+			if f.asked > 20 {
+				t.Errorf("it was asked %d times", f.asked)
+			}
+			mended.Store(true)
+			f.mu.Lock()
+			f.points = map[string]float64{} // what answered before was not it
+			f.mu.Unlock()
+			b.ship(f.config("x"), nil)
+			same(t, b.want(), f.points)
 		})
 	}
 }

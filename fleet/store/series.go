@@ -13,6 +13,14 @@ type Change struct {
 	At   time.Time // whole seconds, UTC
 }
 
+// Ended is when what the change tells of was over, and could be saved.
+func (c Change) Ended() time.Time {
+	if c.Hour {
+		return c.At.Add(time.Hour)
+	}
+	return c.At
+}
+
 // The kinds of changes as the table has them.
 const (
 	frameChange = "frame"
@@ -58,14 +66,16 @@ type Aside struct {
 // maxAside bounds the lines that are kept of one sink; the oldest go first.
 const maxAside = 1_000
 
-// SetAside keeps lines that a sink refuses.
+// SetAside keeps lines that a sink refuses, each once.
 func (c *Counts) SetAside(ctx context.Context, lines ...Aside) error {
 	return wrap("set lines aside", c.s.update(ctx, func(t *tx) error {
 		for _, a := range lines {
-			if err := t.exec(`INSERT INTO series_aside (sink, at_s, line, reason) VALUES (?, ?, ?, ?)`, a.Sink, a.At.Unix(), a.Line, a.Reason); err != nil {
+			err := t.exec(`INSERT INTO series_aside (sink, at_s, line, reason) SELECT ?, ?, ?, ?
+				WHERE NOT EXISTS (SELECT 1 FROM series_aside WHERE sink = ? AND line = ?)`, a.Sink, a.At.Unix(), a.Line, a.Reason, a.Sink, a.Line)
+			if err != nil {
 				return err
 			}
-			err := t.exec(`DELETE FROM series_aside WHERE sink = ? AND n <= (SELECT max(n) FROM series_aside) - ?`, a.Sink, maxAside)
+			err = t.exec(`DELETE FROM series_aside WHERE sink = ? AND n <= (SELECT max(n) FROM series_aside) - ?`, a.Sink, maxAside)
 			if err != nil {
 				return err
 			}
