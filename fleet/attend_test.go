@@ -50,7 +50,7 @@ func TestOrdersAboutFaults(t *testing.T) {
 		{faults.Order{Verb: faults.VerbAssign, Note: "Bo goes"}, "assigned anna Bo goes"},
 		{faults.Order{Verb: faults.VerbShelve, Until: a.now.Add(time.Hour)}, "shelved anna "},
 		{faults.Order{Verb: faults.VerbUnsee}, "unseen anna "},
-		{faults.Order{Verb: faults.VerbAcknowledge, Fault: "M-other"}, "unseen anna "},
+		{faults.Order{Verb: faults.VerbAcknowledge, Fault: "M-other"}, "unseen anna "}, // refused
 	} {
 		give(tc.order)
 		a.pass(10*time.Second, "m1")
@@ -90,6 +90,40 @@ func TestOrdersAboutFaults(t *testing.T) {
 	}
 	if none, err := db.Audit(t.Context(), a.now.Add(time.Hour), time.Time{}, "", 100); len(none) != 0 || err != nil {
 		t.Errorf("%v, %v", none, err)
+	}
+}
+
+// A fault that ended long ago is seen at last, so that it is listed as unseen no more, also after two orders at once.
+func TestOrdersAboutFaultsThatEnded(t *testing.T) {
+	dir := t.TempDir()
+	db := openStore(t, filepath.Join(dir, "farebeat.db"))
+	defer db.Close()
+	a := newAlone(t, db)
+	a.o.Orders = filepath.Join(dir, "orders")
+	a.pass(2*time.Minute, "m1", "m2")
+	a.pass(2*time.Minute, "m1")
+	id := a.engine.OpenFaults()[0].ID
+	a.pass(time.Hour, "m1", "m2")
+	if _, held := a.engine.book.Get(id); held {
+		t.Fatal("the engine holds it still: the case is another")
+	}
+	for i, verb := range []faults.Verb{faults.VerbAcknowledge, faults.VerbAssign} {
+		o := faults.Order{ID: fmt.Sprint("o", i), Verb: verb, Fault: id, At: a.now.Add(time.Duration(i)), By: fmt.Sprint("person ", i)}
+		if _, err := orders.Leave(FaultOrders(a.o.Orders), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.pass(10*time.Second, "m1", "m2")
+	f, events, err := db.Faults().Get(t.Context(), id)
+	if err != nil || f.Attention.State != schemas.Assigned || f.Attention.By != "person 1" {
+		t.Errorf("%+v, %v", f.Attention, err)
+	}
+	if n := len(events); n < 2 || events[n-2].By != "person 0" || events[n-1].By != "person 1" {
+		t.Errorf("events %+v", events)
+	}
+	unseen, err := db.Faults().List(t.Context(), faults.Query{Unfinished: true})
+	if err != nil || len(unseen) != 0 {
+		t.Errorf("%d are listed as unseen, %v", len(unseen), err)
 	}
 }
 

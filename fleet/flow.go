@@ -45,12 +45,13 @@ func (f *Fleet) round(ctx context.Context, now time.Time) {
 	if f.o.Rules != nil {
 		f.engine.SetRules(f.o.Rules())
 	}
-	r := f.engine.Round(now, f.checkSelf(append(inputs, f.takeOrders()...)))
+	ordered, changes := f.takeOrders(ctx, now)
+	r := f.engine.Round(now, f.checkSelf(append(inputs, ordered...)))
 	for _, t := range r.Transitions {
 		f.tellMachine(now, t.Machine)
 	}
 	f.tellRoutes(r)
-	if !f.save(ctx, r.Changes) {
+	if !f.save(ctx, append(changes, r.Changes...)) {
 		return // nobody is told of a fault that is not on disk; the next round tries again
 	}
 	f.ordersDone()
