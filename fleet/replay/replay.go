@@ -239,7 +239,10 @@ func (r *run) look(at time.Time, row counts.RouteMinute, in rules.RouteInput, rt
 	var v rules.Verdict
 	rt.state, v = r.o.Rules.EvaluateRoute(at, in, rt.state)
 	if v.Firing || rt.open {
-		r.inputs = append(r.inputs, faults.RouteCheck{Route: row.Route, Verdict: v, Online: in.Online, Expected: in.Expected, Blind: in.Blind})
+		r.inputs = append(r.inputs, faults.RouteCheck{
+			Route: row.Route, Verdict: v, Online: in.Online, Expected: in.Expected, Blind: in.Blind,
+			Context: faults.Context{Maintenance: r.o.Rules.Maintenance(at, rules.Place{Route: row.Route})},
+		})
 	}
 }
 
@@ -249,10 +252,10 @@ func (rt *route) still(row counts.RouteMinute) bool {
 }
 
 // numberIn is how many were online in a part of the minute. It begins with the one of the least and
-// the most that is nearer to the number before it, and ends with the last number.
+// the most that is nearer to the number before it, with the least where nothing came before, and ends with the last number.
 func numberIn(row counts.RouteMinute, rt *route, part int) int {
 	first, second := row.Max, row.Min
-	if rt.known && 2*rt.online < row.Max+row.Min {
+	if !rt.known || 2*rt.online < row.Max+row.Min {
 		first, second = second, first
 	}
 	switch {
@@ -302,7 +305,7 @@ func (r *run) note(at time.Time, c faults.Change) {
 	switch c.Event.Change {
 	case faults.ChangeOpened, faults.ChangeReopened:
 		r.routes[c.Fault.Subject.Route].open = true
-		if c.Fault.Parent == "" && !at.Before(r.o.From) {
+		if c.Told() && !at.Before(r.o.From) {
 			o.Pages = append(o.Pages, at)
 		}
 	case faults.ChangeClosed:

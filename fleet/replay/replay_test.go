@@ -305,6 +305,21 @@ func TestFoldedUnderThePlatform(t *testing.T) {
 	}
 }
 
+// In the first minute of a store machines come: the least in it is before the most, and no silence after it.
+func TestTheFirstMinuteOfAStoreIsNoSilence(t *testing.T) {
+	c := live(t, rules.Default(time.UTC), map[string]int{"A": 6, "B": 4}, 30*time.Minute, neverBlind, outage{"A", 6, 0, 20 * time.Second}, outage{"B", 4, 0, 20 * time.Second})
+	wantStory(t, c.replay(t, rules.Default(time.UTC), func(o *replay.Options) { o.From = dawn }))
+}
+
+// In a maintenance window nobody would have been told.
+func TestReplayKnowsMaintenance(t *testing.T) {
+	c := live(t, rules.Default(time.UTC), map[string]int{"A": 10}, 2*time.Hour, neverBlind, outage{"A", 5, time.Hour, 80 * time.Minute})
+	r := c.replay(t, parse(t, "maintenance: [{name: works, hours: '00:00-24:00'}]"), nil)
+	if len(r.Faults) != 1 || r.Pages() != 0 {
+		t.Errorf("%q: %d pages; want one fault and no page", story(r), r.Pages())
+	}
+}
+
 func TestNoHistory(t *testing.T) {
 	c := live(t, rules.Default(time.UTC), map[string]int{"A": 2}, 3*time.Minute, neverBlind)
 	_, err := replay.Run(t.Context(), c.store.Counts(), c.store.Faults(), replay.Options{From: dawn.Add(time.Hour), To: dawn.Add(2 * time.Hour), Location: time.UTC, Rules: rules.Default(time.UTC)})
