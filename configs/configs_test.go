@@ -175,6 +175,24 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
+// What is printed may be shown to anyone.
+func TestPrintMasksAddresses(t *testing.T) {
+	c := configs.Default()
+	c.Fleet.Influx = []configs.Influx{{Name: "a", URL: "https://u:hunter1@influx.example:8086/x?token=hunter2"}}
+	c.Fleet.Notify.Webhooks = []configs.Webhook{{Name: "b", URL: "https://hooks.example/services/hunter3?token=hunter4"}}
+	c.Fleet.Notify.Alertmanagers = []configs.Alertmanager{{Name: "c", URL: "https://v:hunter5@am.example"}}
+	b, err := c.Print()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), "hunter") || !strings.Contains(string(b), "influx.example:8086/x") || !strings.Contains(string(b), "hooks.example") {
+		t.Errorf("%s", b)
+	}
+	if c.Fleet.Influx[0].URL != "https://u:hunter1@influx.example:8086/x?token=hunter2" {
+		t.Error("printing changed the configuration")
+	}
+}
+
 func TestParseHours(t *testing.T) {
 	for in, want := range map[string][2]int{"7": {7, 8}, "07": {7, 8}, "07-09": {7, 9}, "0-24": {0, 24}, "23": {23, 24}} {
 		from, to, err := configs.ParseHours(in)

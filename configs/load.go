@@ -85,8 +85,20 @@ func decodeValue(from, to reflect.Type, data any) (any, error) {
 	return d, nil
 }
 
-// Print returns the configuration as YAML with secrets masked. Load accepts it.
+// Print returns the configuration as YAML with secrets masked, also those in addresses: of a webhook's only the host is shown. Load accepts it.
 func (c Config) Print() ([]byte, error) {
+	c.Fleet.Influx = slices.Clone(c.Fleet.Influx)
+	for i := range c.Fleet.Influx {
+		c.Fleet.Influx[i].URL = maskURL(c.Fleet.Influx[i].URL, false)
+	}
+	c.Fleet.Notify.Alertmanagers = slices.Clone(c.Fleet.Notify.Alertmanagers)
+	for i := range c.Fleet.Notify.Alertmanagers {
+		c.Fleet.Notify.Alertmanagers[i].URL = maskURL(c.Fleet.Notify.Alertmanagers[i].URL, false)
+	}
+	c.Fleet.Notify.Webhooks = slices.Clone(c.Fleet.Notify.Webhooks)
+	for i := range c.Fleet.Notify.Webhooks {
+		c.Fleet.Notify.Webhooks[i].URL = maskURL(c.Fleet.Notify.Webhooks[i].URL, true)
+	}
 	var buf bytes.Buffer
 	enc := yaml.NewEncoder(&buf)
 	enc.SetIndent(2)
@@ -94,6 +106,24 @@ func (c Config) Print() ([]byte, error) {
 		return nil, fmt.Errorf("print configuration: %w", err)
 	}
 	return buf.Bytes(), nil
+}
+
+// maskURL masks what may be a secret in an address: password, query and, if asked, the path.
+func maskURL(address string, path bool) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "********"
+	}
+	if _, has := u.User.Password(); has {
+		u.User = url.UserPassword(u.User.Username(), "********")
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "********"
+	}
+	if path && len(u.Path) > 1 {
+		u.Path, u.RawPath = "/********", "/********"
+	}
+	return u.String()
 }
 
 func mergeDefaults(v *viper.Viper) error {

@@ -147,9 +147,13 @@ func newFaultsAuditCmd() *cobra.Command {
 			if err != nil {
 				return errors.Join(usageError(err), s.Close())
 			}
-			list, err := s.Audit(cmd.Context(), start, end, by, limit)
+			list, err := s.Audit(cmd.Context(), start, end, by, limit+1)
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
+			}
+			if len(list) > limit {
+				list = list[1:]
+				fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: the newest %d are listed, there are more: --to and --limit show others\n", limit)
 			}
 			for _, e := range list {
 				if flags.json {
@@ -168,6 +172,6 @@ func newFaultsAuditCmd() *cobra.Command {
 	cmd.Flags().StringVar(&from, "from", "", "from this time on, RFC 3339; the beginning without it")
 	cmd.Flags().StringVar(&to, "to", "", "before this time, RFC 3339; the end without it")
 	cmd.Flags().StringVar(&by, "by", "", "only what this person did")
-	cmd.Flags().IntVar(&limit, "limit", limit, "at most this many")
+	cmd.Flags().IntVar(&limit, "limit", limit, "at most this many, the newest")
 	return cmd
 }

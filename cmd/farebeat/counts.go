@@ -68,6 +68,9 @@ func parseRange(from, to string) (start, end time.Time, err error) {
 			return start, end, fmt.Errorf("%s %q: want a time such as 2026-11-22T05:00:00Z", flag, v.text)
 		}
 	}
+	if !end.After(start) {
+		return start, end, fmt.Errorf("--to %s is not after --from %s", to, from)
+	}
 	return start, end, nil
 }
 

@@ -184,8 +184,7 @@ func readSources(ctx context.Context, c configs.Config, zone *time.Location) (s 
 
 func readFeed(ctx context.Context, path string) (*gtfs.Feed, error) {
 	feed, err := gtfs.Open(ctx, path)
-	var content *gtfs.Error
-	if errors.As(err, &content) {
+	if err != nil && ctx.Err() == nil {
 		err = usageError(err)
 	}
 	return feed, err

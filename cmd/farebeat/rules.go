@@ -32,7 +32,8 @@ func newRulesCheckCmd() *cobra.Command {
 		Short: "Check a rules file, and whether the routes that it names exist",
 		Long: `Check a rules file. What is wrong is told with file, line and what would be right; the exit code is 2 then.
 With a GTFS feed (--gtfs, or the configuration's) or the store of a fleet service (--data) a route that the file
-names and that neither has is a warning, and the exit code is 3: a rule for it never holds.`,
+names and that neither has is a warning, and the exit code is 3: a rule for it never holds. So it is for an empty file, which
+a running service does not take for the default rules.`,
 		Example: "  farebeat rules check rules.yaml --gtfs feed.zip",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,6 +59,9 @@ names and that neither has is a warning, and the exit code is 3: a rule for it n
 				fmt.Fprintf(cmd.OutOrStdout(), ": %s", strings.Join(routes, ", "))
 			}
 			fmt.Fprintln(cmd.OutOrStdout())
+			if info, err := os.Stat(args[0]); err == nil && info.Size() == 0 {
+				return differenceError("%s is empty, which a running service refuses: for the default rules write overrides: []", args[0])
+			}
 			known, err := knownRoutes(cmd, c, data)
 			if err != nil || known == nil {
 				return err

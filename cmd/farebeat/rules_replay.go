@@ -63,9 +63,6 @@ func runRulesReplay(cmd *cobra.Command, o rulesReplayFlags) error {
 	if err != nil {
 		return usageError(err)
 	}
-	if !to.After(from) {
-		return usageError(fmt.Errorf("--to %s is not after --from %s", o.to, o.from))
-	}
 	switch o.source {
 	case "", "hand", "timetable", "history":
 	default:

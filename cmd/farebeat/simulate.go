@@ -45,13 +45,16 @@ the role simulator, and the broker must allow it (broker.allow_simulator).
 --cut and --stop inject faults and may be repeated: a cut machine loses its uplink, a stopped one its
 power. Keys: route, vehicle, machine, share or count, at (07:20, +90s), for.
 
+Machines live by the simulated clock. With --date or --start it is another than that of the fleet service, which then has a
+machine_clock fault of each machine beside those that are injected; without them, and at speed 1, the clocks agree.
+
 The machines' keys derive from the fleet's master key (--master-key). A speed other than 1 suits a
 fleet service that is only loaded, since its own clock does not run faster.
 
 Heartbeats have QoS 0, and a broker drops those that it refuses without a word. So the first of each
 connection is sent with QoS 1. If the broker takes none of them it ends with exit code 1, at once where
 they are refused.`,
-		Example: "  farebeat simulate --gtfs feed.zip --date 2018-06-12 --start 07:00 --cut route=36,share=0.3,at=07:20,for=15m --master-key farebeat-data/master.key --gateways",
+		Example: "  farebeat simulate --gtfs feed.zip --cut route=36,share=0.3,at=+90s,for=15m --master-key farebeat-data/master.key --gateways",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := flags.load()
 			if err != nil {

@@ -175,7 +175,8 @@ func (st *CauseState) resolve(now time.Time, survey *presence.Survey) []CauseVer
 	var ended []CauseVerdict
 	st.Outages = slices.DeleteFunc(st.Outages, func(o Outage) bool {
 		t := tallyOf(survey, o.Subject)
-		if t.Since > o.Peak/50 && (t.Since > o.Peak/2 || now.Sub(o.LeastAt) < restFor) {
+		back := o.Subject.Vehicle != "" && t.Since < t.Known // one that is heard shows that the vehicle has power and a way out
+		if !back && t.Since > o.Peak/50 && (t.Since > o.Peak/2 || now.Sub(o.LeastAt) < restFor) {
 			return false
 		}
 		reason := fmt.Sprintf("%d of %d machines are heard again.", o.Peak-min(t.Since, o.Peak), o.Peak)

@@ -328,6 +328,20 @@ func TestCauseFoundAfterBlindness(t *testing.T) {
 	w.want(t, "network A false")
 }
 
+// One machine that is heard shows that its vehicle has power: what is left is a fault of the other.
+func TestAVehicleIsBackWithItsFirstMachine(t *testing.T) {
+	w := newTown(t, 10, nil)
+	w.run(60)
+	w.cut(true, func(c *cab) bool { return c.hb.Vehicle == "3" })
+	w.run(120)
+	w.want(t, "vehicle 3 true")
+	w.cut(false, func(c *cab) bool { return c.id == "3-1" })
+	w.run(40)
+	w.want(t, "vehicle 3 false")
+	w.run(600)
+	w.want(t)
+}
+
 // Whatever is cut off and returns, in any order: when all are back no cause stands, and while a whole network is away one that explains it does.
 func TestNoOrderLeavesACause(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {

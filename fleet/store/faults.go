@@ -1,12 +1,14 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,12 +213,12 @@ func (l faultStore) Get(ctx context.Context, id string) (faults.Fault, []faults.
 	return f, events, nil
 }
 
-// Audit gives what people did about faults in [from, to), oldest first, up to limit; a zero time is no bound, and an empty by is everybody.
+// Audit gives what people did about faults in [from, to), oldest first: the newest limit of it. A zero time is no bound, and an empty by is everybody.
 func (s *Store) Audit(ctx context.Context, from, to time.Time, by string, limit int) ([]faults.Event, error) {
 	var out []faults.Event
 	err := s.view(ctx, func(q *querier) error {
-		return q.rows(`SELECT body FROM fault_event WHERE json_extract(CAST(body AS TEXT), '$.by') IS NOT NULL
-			ORDER BY json_extract(CAST(body AS TEXT), '$.at'), fault, number`, nil, func(scan func(...any) error) error {
+		out = nil
+		return q.rows(`SELECT body FROM fault_event WHERE json_extract(CAST(body AS TEXT), '$.by') IS NOT NULL`, nil, func(scan func(...any) error) error {
 			var body []byte
 			var e faults.Event
 			if err := scan(&body); err != nil {
@@ -225,17 +227,17 @@ func (s *Store) Audit(ctx context.Context, from, to time.Time, by string, limit 
 			if err := json.Unmarshal(body, &e); err != nil {
 				return err
 			}
-			if by != "" && e.By != by || e.At.Before(from) || !to.IsZero() && !e.At.Before(to) {
-				return nil
-			}
-			if out = append(out, e); len(out) >= limit {
-				return errEnough
+			if (by == "" || e.By == by) && !e.At.Before(from) && (to.IsZero() || e.At.Before(to)) {
+				out = append(out, e)
 			}
 			return nil
 		})
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil {
 		return nil, fmt.Errorf("read what people did: %w", err)
 	}
-	return out, nil
+	slices.SortFunc(out, func(a, b faults.Event) int {
+		return cmp.Or(a.At.Compare(b.At), strings.Compare(a.Fault, b.Fault), cmp.Compare(a.Number, b.Number))
+	})
+	return out[max(0, len(out)-limit):], nil
 }
