@@ -289,7 +289,10 @@ func TestRefusedAlertsAreSetAside(t *testing.T) {
 		pass(5 * time.Minute)
 		r.save(machineLife("good").opened())
 		pass(time.Second)
-		r.wantAlerts("am", "good major fires")
+		// Where all that stands is sent at the same moment, it may come twice: Alertmanager takes it for one.
+		if got := slices.Compact(r.taken("am")); !slices.Equal(got, []string{"good major fires"}) {
+			t.Errorf("taken: %q", got)
+		}
 		if s := r.n.Status()[0]; s.SetAside != 2 || s.Failure != nil || s.Lag != 0 {
 			t.Errorf("%+v", s)
 		}
