@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/farebeat/farebeat/fleet/steps"
 )
 
 const (
@@ -45,7 +47,7 @@ type channel struct {
 	log        *slog.Logger
 	sender     sender
 	maxWait    time.Duration // between two attempts, unless the receiver asks for more
-	wake       chan struct{}
+	worker     *steps.Worker
 
 	cursor, saved cursor
 
@@ -101,32 +103,11 @@ func (c *channel) write(ctx context.Context) error {
 	return nil
 }
 
-func (c *channel) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (c *channel) run(ctx context.Context) {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.Multiplier, b.MaxInterval = time.Second, 2, c.maxWait
-	b.Reset()
-	for ctx.Err() == nil {
-		more, err := c.sender.step(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		c.note(err)
-		if err != nil {
-			sleep(ctx, c.wait(b.NextBackOff(), err), nil)
-			continue
-		}
-		b.Reset()
-		if !more {
-			sleep(ctx, c.sender.idle(), c.wake)
-		}
-	}
+// begin makes what runs the channel, for whoever gave it a sender.
+func (c *channel) begin() {
+	pause := *backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.Multiplier, pause.MaxInterval = time.Second, 2, c.maxWait
+	c.worker = steps.New(steps.Work{Step: c.sender.step, Note: c.note, Wait: c.wait, Idle: c.sender.idle, Pause: pause})
 }
 
 // wait is how long to wait after err.
@@ -137,17 +118,6 @@ func (c *channel) wait(next time.Duration, err error) time.Duration {
 		next = max(next, e.retryAfter)
 	}
 	return next
-}
-
-// sleep waits for d, wake or the end of ctx.
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-wake:
-	case <-t.C:
-	}
 }
 
 // note takes down how a step ended.

@@ -118,11 +118,14 @@ func build(o Options) (*Notifier, error) {
 		c.maxWait = o.Resend
 		c.sender = &alertmanager{Alertmanager: a, o: &n.o, c: c, post: newPoster(o.Transport, o.Now), origins: map[string]origin{}}
 	}
+	for _, c := range n.channels {
+		c.begin()
+	}
 	return n, nil
 }
 
 func (n *Notifier) channel(kind, name string) *channel {
-	c := &channel{kind: kind, name: name, store: n.o.Store, now: n.o.Now, log: n.o.Logger.With("channel", kind+" "+name), wake: make(chan struct{}, 1)}
+	c := &channel{kind: kind, name: name, store: n.o.Store, now: n.o.Now, log: n.o.Logger.With("channel", kind+" "+name)}
 	n.channels = append(n.channels, c)
 	return c
 }
@@ -131,7 +134,7 @@ func (n *Notifier) channel(kind, name string) *channel {
 func (n *Notifier) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, c := range n.channels {
-		wg.Go(func() { c.run(ctx) })
+		wg.Go(func() { c.worker.Run(ctx) })
 	}
 	wg.Wait()
 	if t, ok := n.o.Transport.(interface{ CloseIdleConnections() }); ok {
@@ -143,7 +146,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 // Poke says that faults were saved. It does not wait.
 func (n *Notifier) Poke() {
 	for _, c := range n.channels {
-		c.poke()
+		c.worker.Poke()
 	}
 }
 

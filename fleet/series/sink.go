@@ -14,6 +14,7 @@ import (
 	"github.com/influxdata/influxdb-client-go/v2/api"
 
 	"github.com/farebeat/farebeat/fleet/counts"
+	"github.com/farebeat/farebeat/fleet/steps"
 	"github.com/farebeat/farebeat/fleet/store"
 )
 
@@ -67,7 +68,7 @@ type Sink struct {
 	o      Options
 	client influxdb2.Client
 	write  api.WriteAPIBlocking
-	wake   chan struct{}
+	worker *steps.Worker
 
 	cursor Cursor // Run's
 
@@ -134,18 +135,15 @@ func newSink(c Config, o Options) *Sink {
 	client := influxdb2.NewClientWithOptions(c.URL, c.Token,
 		influxdb2.DefaultOptions().SetPrecision(time.Second).SetUseGZip(!c.Plain).SetHTTPRequestTimeout(seconds).SetMaxRetries(0).
 			SetApplicationName("farebeat").SetLogLevel(0))
-	return &Sink{
-		config: c, o: o, client: client, write: client.WriteAPIBlocking(c.Org, c.Bucket), wake: make(chan struct{}, 1), status: Status{Name: c.Name},
-	}
+	s := &Sink{config: c, o: o, client: client, write: client.WriteAPIBlocking(c.Org, c.Bucket), status: Status{Name: c.Name}}
+	pause := *backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = time.Second, maxWait
+	s.worker = steps.New(steps.Work{Step: s.step, Note: s.note, Wait: waitAfter, Idle: func() time.Duration { return idlePoll }, Pause: pause})
+	return s
 }
 
 // Poke says that counts were saved. It does not wait.
-func (s *Sink) Poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
+func (s *Sink) Poke() { s.worker.Poke() }
 
 // Status is how the sink stands.
 func (s *Sink) Status() Status {
@@ -169,29 +167,12 @@ func (s *Sink) Failure() error {
 // Run ships until ctx ends.
 func (s *Sink) Run(ctx context.Context) {
 	defer s.client.Close()
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = time.Second, maxWait
-	b.Reset()
-	for ctx.Err() == nil {
-		more, err := s.step(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		s.note(err)
-		switch {
-		case err != nil:
-			sleep(ctx, waitAfter(err, min(b.NextBackOff(), maxWait)), nil)
-		case more:
-			b.Reset()
-		default:
-			b.Reset()
-			sleep(ctx, idlePoll, s.wake)
-		}
-	}
+	s.worker.Run(ctx)
 }
 
 // waitAfter is how long to wait after an error.
-func waitAfter(err error, next time.Duration) time.Duration {
+func waitAfter(next time.Duration, err error) time.Duration {
+	next = min(next, maxWait)
 	var e *answerError
 	switch {
 	case !errors.As(err, &e):
@@ -202,16 +183,6 @@ func waitAfter(err error, next time.Duration) time.Duration {
 		return min(e.RetryAfter, maxWait)
 	}
 	return next
-}
-
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-wake:
-	case <-t.C:
-	}
 }
 
 // note takes down how a step ended.
