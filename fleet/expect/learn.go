@@ -58,7 +58,7 @@ type learner struct {
 func (l *learner) add(row counts.HourRow) {
 	if !row.Start.Equal(l.start) || l.start.IsZero() {
 		local := row.Start.In(l.loc)
-		l.start, l.day, l.hour = row.Start, daysBetween(l.first, gtfs.DateOf(local)), local.Hour()
+		l.start, l.day, l.hour = row.Start, gtfs.DateOf(local).Sub(l.first), local.Hour()
 	}
 	if l.day < 0 || l.day >= HistoryDays || row.Length <= 0 || row.Heard < row.Length-row.Length/4 || row.Peak < 0 {
 		return
@@ -72,11 +72,6 @@ func (l *learner) add(row counts.HourRow) {
 	l.heard[l.hour][l.day] = true
 	// Two rows of the hour that comes twice when the clock goes back are one hour.
 	r.peaks[l.hour][l.day] = max(r.peaks[l.hour][l.day], uint16(min(row.Peak, math.MaxUint16-1))+1)
-}
-
-func daysBetween(from, to gtfs.Date) int {
-	day := func(d gtfs.Date) time.Time { return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC) }
-	return int(day(to).Sub(day(from)) / (24 * time.Hour))
 }
 
 func (l *learner) learn() *History {
@@ -161,7 +156,7 @@ func (l *learner) evidence() (evidence [dayTypes][]int, leftOut []LeftOut) {
 			}
 		}
 	}
-	slices.SortFunc(leftOut, func(a, b LeftOut) int { return daysBetween(b.Date, a.Date) })
+	slices.SortFunc(leftOut, func(a, b LeftOut) int { return a.Date.Sub(b.Date) })
 	return evidence, leftOut
 }
 

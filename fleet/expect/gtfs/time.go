@@ -36,6 +36,12 @@ func DateOf(t time.Time) Date {
 // String is YYYY-MM-DD.
 func (d Date) String() string { return fmt.Sprintf("%04d-%02d-%02d", d.Year, int(d.Month), d.Day) }
 
+// Sub is how many days d is after o; below 0 before it.
+func (d Date) Sub(o Date) int {
+	at := func(d Date) time.Time { return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC) }
+	return int(at(d).Sub(at(o)) / (24 * time.Hour))
+}
+
 // AddDays moves by n calendar days.
 func (d Date) AddDays(n int) Date {
 	return DateOf(time.Date(d.Year, d.Month, d.Day+n, 12, 0, 0, 0, time.UTC))

@@ -2,7 +2,6 @@ package gtfs
 
 import (
 	"fmt"
-	"time"
 )
 
 // Info is what feed_info.txt says of a feed.
@@ -108,9 +107,4 @@ func (f *Feed) Expiry(today Date, days int) string {
 }
 
 // DaysLeft is how many days the feed covers after today: 0 on its last date, below 0 after it.
-func (f *Feed) DaysLeft(today Date) int { return daysBetween(today, f.covered.last) }
-
-func daysBetween(from, to Date) int {
-	day := func(d Date) time.Time { return time.Date(d.Year, d.Month, d.Day, 0, 0, 0, 0, time.UTC) }
-	return int(day(to).Sub(day(from)) / (24 * time.Hour))
-}
+func (f *Feed) DaysLeft(today Date) int { return f.covered.last.Sub(today) }
