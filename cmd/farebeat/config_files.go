@@ -56,7 +56,7 @@ func (f namedFile) check() error {
 		return fmt.Errorf("%w; make it readable for the user who runs farebeat", err)
 	}
 	if f.secret {
-		if err := checkSecret(f.path, info); err != nil {
+		if err := keys.Private(f.path, info); err != nil {
 			return err
 		}
 	}

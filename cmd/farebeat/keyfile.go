@@ -5,21 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/farebeat/farebeat/fleet/keys"
 )
-
-// checkSecret refuses a file with a secret that its group or others may read or write.
-func checkSecret(path string, info fs.FileInfo) error {
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return fmt.Errorf("%s: %w (mode %04o); run: chmod 600 %s", path, keys.ErrUnsafe, perm, path)
-	}
-	return nil
-}
 
 // readKey reads a machine's key: 64 hexadecimal digits in a file of which only its owner may know.
 func readKey(path string) ([]byte, error) {
@@ -30,7 +21,7 @@ func readKey(path string) ([]byte, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err == nil {
-		err = checkSecret(path, info)
+		err = keys.Private(path, info)
 	}
 	if err != nil {
 		return nil, usageError(fmt.Errorf("machine.key_file: %w", err))

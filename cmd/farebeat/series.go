@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"github.com/farebeat/farebeat/fleet"
 	"github.com/farebeat/farebeat/fleet/counts"
 	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/series"
 	"github.com/farebeat/farebeat/fleet/store"
 )
@@ -44,19 +44,13 @@ func sinkConfig(c configs.Influx) (series.Config, error) {
 
 // readToken reads a token that only its owner may read.
 func readToken(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	if err := checkSecret(path, info); err != nil {
-		return "", err
-	}
-	b, err := os.ReadFile(path)
+	const longest = 4096
+	b, err := keys.ReadSecret(path, longest)
 	if err != nil {
 		return "", err
 	}
 	token := strings.TrimSpace(string(b))
-	if token == "" || strings.ContainsAny(token, "\n\r") || len(b) > 4096 {
+	if token == "" || strings.ContainsAny(token, "\n\r") {
 		return "", fmt.Errorf("%s: want one line with the token", path)
 	}
 	return token, nil

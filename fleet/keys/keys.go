@@ -136,8 +136,8 @@ func checkFile(path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("read master key %s: not a regular file", path)
 	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return fmt.Errorf("read master key %s: %w (mode %04o); run: chmod 600 %s", path, ErrUnsafe, perm, path)
+	if err := Private(path, info); err != nil {
+		return fmt.Errorf("read master key %w", err)
 	}
 	return nil
 }

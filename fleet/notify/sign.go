@@ -8,12 +8,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/farebeat/farebeat/fleet/keys"
 )
 
 // The headers of a signed request, as the Standard Webhooks specification 1.0.0 names them
@@ -72,7 +72,7 @@ const maxFile = 16 << 10
 // ReadSecrets reads the secrets of a webhook, one a line: a request is signed with each, so that a receiver may change from
 // one to the next. Blank lines and those that begin with # are left out. Nobody but its owner may read or write the file.
 func ReadSecrets(path string) ([]Secret, error) {
-	text, err := readOwn(path)
+	text, err := keys.ReadSecret(path, maxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func parseSecrets(name string, text []byte) ([]Secret, error) {
 // ReadAuthorization reads the value of an Authorization header, such as "Bearer TOKEN", from a file that nobody but its
 // owner may read or write.
 func ReadAuthorization(path string) (string, error) {
-	text, err := readOwn(path)
+	text, err := keys.ReadSecret(path, maxFile)
 	if err != nil {
 		return "", err
 	}
@@ -115,27 +115,6 @@ func ReadAuthorization(path string) (string, error) {
 		return "", fmt.Errorf("%s: want one line such as %q", path, "Bearer TOKEN")
 	}
 	return line, nil
-}
-
-// readOwn reads a file with a secret.
-func readOwn(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return nil, fmt.Errorf("%s: it holds a secret and others than its owner may read or write it (mode %04o); run: chmod 600 %s", path, perm, path)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("%s: it is longer than %d bytes", path, maxFile)
-	}
-	return text, err
 }
 
 // sign is the base64 of the HMAC-SHA256 over "id.timestamp.body".
