@@ -77,10 +77,10 @@ func (s *Store) LastEvent(ctx context.Context) (n int64, err error) {
 // eventSkip is more events than a damaged file may have lost.
 const eventSkip = 1 << 32
 
-// raiseFloors is for a file that may not know its latest events and changes: what comes now is numbered above the cursors
-// of those who had them.
+// raiseFloors is for a file that may not know its latest events, changes and audit entries: what comes now is numbered above the
+// cursors of those who had them, and above what was quoted.
 func raiseFloors(t *tx) error {
-	for _, table := range []string{"fault_order", "series_change"} {
+	for _, table := range []string{"fault_order", "series_change", "console_audit"} {
 		changed, err := t.affect(`UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ?`, int64(eventSkip), table)
 		if err == nil && changed == 0 {
 			err = t.exec(`INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)`, table, int64(eventSkip))

@@ -30,6 +30,7 @@ func migrations() []migration {
 		{4, "tickets", ticketSchema()},
 		{5, "notify", notifySchema()},
 		{6, "series", seriesSchema()},
+		{7, "console", consoleSchema()},
 	}
 }
 
@@ -141,6 +142,22 @@ func notifySchema() []string {
 		`INSERT INTO fault_order (fault, number, vehicle, machine_route)
 			SELECT e.fault, e.number, f.vehicle, f.machine_route
 			FROM fault_event e JOIN fault f ON f.id = e.fault ORDER BY f.opened_ns, e.fault, e.number`,
+	}
+}
+
+func consoleSchema() []string {
+	return []string{
+		// What people did at the console. A row is never changed nor deleted, and no number is given twice.
+		`CREATE TABLE console_audit (
+			n INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, who TEXT NOT NULL, role TEXT NOT NULL, via TEXT NOT NULL,
+			action TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL, outcome TEXT NOT NULL, remote TEXT NOT NULL)`,
+		`CREATE INDEX console_audit_by_time ON console_audit (at_ms)`,
+		`CREATE INDEX console_audit_by_who ON console_audit (who, n)`,
+		`CREATE INDEX console_audit_by_action ON console_audit (action, n)`,
+		// Sessions and API tokens. hash is the SHA-256 of a random secret, which stands nowhere here.
+		`CREATE TABLE console_pass (
+			id TEXT PRIMARY KEY, kind TEXT NOT NULL, hash BLOB NOT NULL UNIQUE, who TEXT NOT NULL, role TEXT NOT NULL, via TEXT NOT NULL,
+			label TEXT NOT NULL, remote TEXT NOT NULL, made_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL) WITHOUT ROWID`,
 	}
 }
 

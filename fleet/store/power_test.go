@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farebeat/farebeat/fleet/console/access"
+	"github.com/farebeat/farebeat/fleet/console/audit"
 	"github.com/farebeat/farebeat/fleet/counts"
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/ledger"
@@ -86,8 +89,8 @@ func (d *fleetDay) dump(s *Store) (string, error) {
 	return out, err
 }
 
-// settleFleet leaves out how often evidence came, how often it is told that counts were saved, and the number that was given out
-// last: one that was not confirmed is never given again.
+// settleFleet leaves out how often evidence came, how often it is told that counts were saved and that somebody did one thing, and the
+// number that was given out last: one that was not confirmed is never given again.
 func settleFleet(dump string) string {
 	var out []string
 	told := map[string]bool{}
@@ -95,7 +98,7 @@ func settleFleet(dump string) string {
 		switch fields := strings.Split(line, "|"); {
 		case fields[0] == "ledger_quarantine":
 			line = strings.Join(fields[:len(fields)-1], "|") + "\n"
-		case fields[0] == "series_change":
+		case fields[0] == "series_change" || fields[0] == "console_audit":
 			line = strings.Join(slices.Delete(fields, 1, 2), "|")
 			if told[line] {
 				continue
@@ -136,7 +139,8 @@ func (d *fleetDay) steps() []fleetStep {
 		d.batch(a, 1, 5), saveFault("opened", 1), d.batch(b, 1, 3), saveFrame(0), d.batch(a, 4, 7), d.batch(a, 10, 12), d.batch(d.clone, 1, 2),
 		saveFault("closed", 2),
 		{Name: "reopen"},
-		count(), d.batch(a, 8, 9), certificate(), saveTicket(7), giveOrder(), saveTicket(8), saveHours(), roster(), saveFrame(5), prune(), d.batch(a, 1, 12),
+		count(), d.batch(a, 8, 9), certificate(), audited("sign_in"), addPass("s"), addPass("t"), saveTicket(7), giveOrder(), saveTicket(8), saveHours(), roster(), saveFrame(5), prune(),
+		touchPass("s"), removePass("t"), audited("sign_out"), d.batch(a, 1, 12),
 	}
 }
 
@@ -220,5 +224,37 @@ func certificate() fleetStep {
 			}
 			return t.Issue(ledger.Issued{Machine: machine, ServiceDate: date, Revision: 1, IssuedAt: powerNow(), Records: 12, Body: []byte("signed")})
 		})
+	})
+}
+
+func audited(action string) fleetStep {
+	return step("audit "+action, func(ctx context.Context, s *Store) error {
+		return s.AuditLog().Append(ctx, audit.Entry{At: powerNow(), By: "anna", Role: "admin", Via: "password", Action: action, Outcome: audit.Done})
+	})
+}
+
+// addPass gives nobody a second pass where the first was not confirmed and is there.
+func addPass(id string) fleetStep {
+	return step("add pass", func(ctx context.Context, s *Store) error {
+		if _, err := s.Passes().Get(ctx, id); !errors.Is(err, access.ErrNoPass) {
+			return err
+		}
+		return s.Passes().Add(ctx, access.Pass{
+			ID: id, Kind: access.Session, Hash: access.Digest{id[0]}, Name: "anna", Role: access.Admin, Via: access.ViaPassword,
+			MadeAt: powerNow(), ExpiresAt: powerNow().Add(time.Hour), UsedAt: powerNow(),
+		})
+	})
+}
+
+func touchPass(id string) fleetStep {
+	return step("touch pass", func(ctx context.Context, s *Store) error {
+		return s.Passes().Touch(ctx, id, powerNow().Add(time.Minute))
+	})
+}
+
+func removePass(id string) fleetStep {
+	return step("remove pass", func(ctx context.Context, s *Store) error {
+		_, err := s.Passes().Remove(ctx, access.PassQuery{ID: id})
+		return err
 	})
 }

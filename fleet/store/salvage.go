@@ -216,7 +216,8 @@ type table struct {
 	required map[string]bool // columns that are never NULL
 }
 
-// copyTables copies everything but the records and what is made from them.
+// copyTables copies everything but the records and what is made from them, and but sessions and tokens: the damaged part may be
+// what ended or revoked them.
 func (r *Repaired) copyTables(ctx context.Context, old *sql.DB, fresh *Store) error {
 	tables, err := tablesOf(ctx, fresh.read)
 	if err != nil {
@@ -225,7 +226,7 @@ func (r *Repaired) copyTables(ctx context.Context, old *sql.DB, fresh *Store) er
 	known, oldErr := tablesOf(ctx, old)
 	for _, t := range tables {
 		switch t.name {
-		case "ledger_record", "ledger_span", "ledger_day", "schema_migration":
+		case "ledger_record", "ledger_span", "ledger_day", "schema_migration", "console_pass":
 			continue
 		}
 		s := Salvaged{Name: t.name}
