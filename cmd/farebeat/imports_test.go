@@ -27,6 +27,8 @@ func TestImportDirections(t *testing.T) {
 		{"github.com/influxdata/", []string{"fleet/series"}},
 		{"github.com/MobilityData/", []string{"fleet/notify"}},
 		{"google.golang.org/protobuf/", []string{"fleet/notify"}},
+		{"github.com/coreos/go-oidc/", []string{"fleet/console/access"}},
+		{"golang.org/x/oauth2", []string{"fleet/console/access"}},
 		{module + "cmd", []string{"cmd"}},
 		{module + "configs", []string{"cmd"}},
 		{module + "broker", []string{"cmd", "broker"}},

@@ -1,0 +1,218 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Names of cookies. Under the prefix a browser takes them over TLS only, and from this very host.
+const (
+	sessionCookie = "farebeat_session"
+	flowCookie    = "farebeat_oidc"
+	hostPrefix    = "__Host-"
+)
+
+func (g *Gate) secure(r *http.Request) bool { return g.o.Secure || r.TLS != nil }
+
+// cookie makes a cookie that scripts cannot read and other sites cannot send along with more than a link.
+func cookie(name, value string, age time.Duration, secure bool) *http.Cookie {
+	if secure {
+		name = hostPrefix + name
+	}
+	c := &http.Cookie{Name: name, Value: value, Path: "/", HttpOnly: true, Secure: secure, SameSite: http.SameSiteLaxMode, MaxAge: int(age.Seconds())}
+	if value == "" {
+		c.MaxAge = -1
+	}
+	return c
+}
+
+// cookieValue is the value of a cookie, empty for none.
+func cookieValue(r *http.Request, name string, secure bool) string {
+	if secure {
+		name = hostPrefix + name
+	}
+	c, err := r.Cookie(name)
+	if err != nil {
+		return ""
+	}
+	return c.Value
+}
+
+func sessionSecret(r *http.Request, secure bool) string { return cookieValue(r, sessionCookie, secure) }
+
+// SetCookie gives the browser the session that SignIn made.
+func (g *Gate) SetCookie(w http.ResponseWriter, r *http.Request, secret string) {
+	http.SetCookie(w, cookie(sessionCookie, secret, g.o.SessionLength, g.secure(r)))
+}
+
+// ClearCookie takes the session out of the browser.
+func (g *Gate) ClearCookie(w http.ResponseWriter, r *http.Request) {
+	http.SetCookie(w, cookie(sessionCookie, "", 0, g.secure(r)))
+}
+
+// bearer is the secret of an Authorization header; given where there is one of that scheme. One of several is none.
+func bearer(h http.Header) (secret string, given bool) {
+	for _, line := range h.Values("Authorization") {
+		scheme, rest, _ := strings.Cut(strings.TrimLeft(line, " "), " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			continue
+		}
+		if given {
+			return "", true
+		}
+		secret, given = strings.TrimSpace(rest), true
+	}
+	return secret, given
+}
+
+// LoopbackHost reports whether a Host header names this computer to itself: localhost, a name under it, or a loopback address, with
+// or without a port. Another name that leads here was made to, by somebody who wants a browser to take our pages for theirs.
+func LoopbackHost(host string) bool {
+	if name, port, err := net.SplitHostPort(host); err == nil {
+		if strings.ContainsFunc(port, func(r rune) bool { return r < '0' || r > '9' }) {
+			return false
+		}
+		host = name
+	} else if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+	}
+	if address, err := netip.ParseAddr(host); err == nil {
+		return address.Unmap().IsLoopback() && address.Zone() == ""
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// Address is a client's address as limits and audit have it: without its port, and of IPv6 the network of 64 bits, which is one client's.
+func Address(remote string) string {
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		remote = host
+	}
+	address, err := netip.ParseAddr(remote)
+	if err != nil {
+		return remote[:min(len(remote), 64)] // such as @ of a Unix socket
+	}
+	address = address.Unmap().WithZone("")
+	if address.Is4() || address.IsLoopback() {
+		return address.String()
+	}
+	return netip.PrefixFrom(address, 64).Masked().String()
+}
+
+// maxPath bounds where somebody is led after they signed in.
+const maxPath = 1024
+
+// LocalPath is path if it leads to a page of this console, else "/". It is for where to go on after a sign-in, which comes from
+// the address that somebody was given.
+func LocalPath(path string) string {
+	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || len(path) > maxPath || strings.ContainsFunc(path, func(r rune) bool {
+		return r == '\\' || unicode.IsControl(r)
+	}) {
+		return "/"
+	}
+	u, err := url.Parse(path)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil {
+		return "/"
+	}
+	return u.String()
+}
+
+type contextKey int
+
+const (
+	identityKey contextKey = iota
+	reasonKey
+)
+
+// WithIdentity puts in a context who makes the request.
+func WithIdentity(ctx context.Context, id Identity) context.Context {
+	return context.WithValue(ctx, identityKey, id)
+}
+
+// From is who makes the request; false where nobody is signed in.
+func From(ctx context.Context) (Identity, bool) {
+	id, ok := ctx.Value(identityKey).(Identity)
+	return id, ok
+}
+
+// Refusals write what is answered to those who do not get what they ask for, status included. One that is nil is a line of text.
+type Refusals struct {
+	SignedOut   func(w http.ResponseWriter, r *http.Request, err error)              // 401: ErrSignedOut or ErrBadToken
+	Forbidden   func(w http.ResponseWriter, r *http.Request, id Identity, need Role) // 403
+	ForeignHost func(w http.ResponseWriter, r *http.Request, err error)              // 421
+	Failed      func(w http.ResponseWriter, r *http.Request, err error)              // 503: the store does not answer
+}
+
+func (f Refusals) withDefaults() Refusals {
+	plain := func(status int) func(http.ResponseWriter, *http.Request, error) {
+		return func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), status) }
+	}
+	if f.SignedOut == nil {
+		f.SignedOut = plain(http.StatusUnauthorized)
+	}
+	if f.Forbidden == nil {
+		f.Forbidden = func(w http.ResponseWriter, _ *http.Request, id Identity, need Role) {
+			http.Error(w, ErrForbidden.Error()+": it is "+string(id.Role)+", this takes "+string(need), http.StatusForbidden)
+		}
+	}
+	if f.ForeignHost == nil {
+		f.ForeignHost = plain(http.StatusMisdirectedRequest)
+	}
+	if f.Failed == nil {
+		f.Failed = func(w http.ResponseWriter, _ *http.Request, _ error) { // what the store says is for the log
+			http.Error(w, "who you are cannot be looked up now; try again", http.StatusServiceUnavailable)
+		}
+	}
+	return f
+}
+
+// Middleware puts in the context who makes the request. Who is not signed in goes on to next too, where Require stops them, so that
+// they get a page to sign in; a wrong token, a foreign host and a store that does not answer end here.
+func (g *Gate) Middleware(next http.Handler, refuse Refusals) http.Handler {
+	refuse = refuse.withDefaults()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, err := g.Identify(r)
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, r.WithContext(WithIdentity(r.Context(), id)))
+		case errors.Is(err, ErrSignedOut):
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), reasonKey, err)))
+		case errors.Is(err, ErrBadToken):
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			refuse.SignedOut(w, r, err)
+		case errors.Is(err, ErrForeignHost):
+			refuse.ForeignHost(w, r, err)
+		default:
+			g.o.Logger.ErrorContext(r.Context(), "who makes a request could not be looked up", "error", err)
+			refuse.Failed(w, r, err)
+		}
+	})
+}
+
+// Require lets only those on to next whose role covers need. It stands behind Middleware.
+func Require(need Role, next http.Handler, refuse Refusals) http.Handler {
+	refuse = refuse.withDefaults()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, ok := From(r.Context())
+		switch {
+		case !ok:
+			err, _ := r.Context().Value(reasonKey).(error)
+			if err == nil {
+				err = ErrSignedOut
+			}
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			refuse.SignedOut(w, r, err)
+		case !id.Role.Covers(need):
+			refuse.Forbidden(w, r, id, need)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
