@@ -19,6 +19,7 @@ type Config struct {
 	Log     Log     `mapstructure:"log" yaml:"log"`
 	Broker  Broker  `mapstructure:"broker" yaml:"broker"`
 	Fleet   Fleet   `mapstructure:"fleet" yaml:"fleet"`
+	Console Console `mapstructure:"console" yaml:"console"`
 	Client  Client  `mapstructure:"client" yaml:"client"`
 	Edge    Edge    `mapstructure:"edge" yaml:"edge"`
 	Machine Machine `mapstructure:"machine" yaml:"machine"`
@@ -143,6 +144,39 @@ type Influx struct {
 	Plain bool `mapstructure:"plain" yaml:"plain,omitempty"`
 }
 
+// Console configures the web console and HTTP API of `farebeat serve`.
+type Console struct {
+	// Address is where they are served; empty: nowhere.
+	Address string `mapstructure:"address" yaml:"address" validate:"omitempty,hostname_port"`
+	// CertFile and KeyFile are PEM files. Without them it is plain HTTP, which is refused beyond loopback unless PlainHTTP.
+	CertFile string `mapstructure:"cert_file" yaml:"cert_file" validate:"required_with=KeyFile"`
+	KeyFile  string `mapstructure:"key_file" yaml:"key_file" validate:"required_with=CertFile"`
+	// PlainHTTP serves without TLS beyond loopback: for a proxy in front that has it.
+	PlainHTTP bool `mapstructure:"plain_http" yaml:"plain_http"`
+	// UsersFile lists who may sign in; empty: broker.users_file.
+	UsersFile string `mapstructure:"users_file" yaml:"users_file"`
+	// OpenViewers lets anyone look, without signing in, on a loopback address.
+	OpenViewers bool `mapstructure:"open_viewers" yaml:"open_viewers"`
+	// SessionLength is for how long somebody stays signed in, 5 min to 30 days.
+	SessionLength time.Duration `mapstructure:"session_length" yaml:"session_length" validate:"min=5m,max=720h"`
+	OIDC          OIDC          `mapstructure:"oidc" yaml:"oidc"`
+}
+
+// OIDC is an OpenID Connect provider with which people may sign in, beside the users file. It is off without an Issuer.
+type OIDC struct {
+	Issuer string `mapstructure:"issuer" yaml:"issuer" validate:"omitempty,http_url"`
+	// ClientID and the secret in ClientSecretFile are what the provider knows Farebeat by.
+	ClientID         string `mapstructure:"client_id" yaml:"client_id" validate:"required_with=Issuer"`
+	ClientSecretFile string `mapstructure:"client_secret_file" yaml:"client_secret_file" validate:"required_with=Issuer"`
+	// RedirectURL is this console's address as a browser has it, with /signin/oidc/callback behind it.
+	RedirectURL string `mapstructure:"redirect_url" yaml:"redirect_url" validate:"required_with=Issuer,omitempty,http_url"`
+	// RoleClaim is the claim whose values say the role, such as groups.
+	RoleClaim string   `mapstructure:"role_claim" yaml:"role_claim"`
+	Viewers   []string `mapstructure:"viewers" yaml:"viewers"`
+	Operators []string `mapstructure:"operators" yaml:"operators"`
+	Admins    []string `mapstructure:"admins" yaml:"admins"`
+}
+
 // Depot is a depot with a gateway of its own in the yard. Name is what its machines call it in heartbeats.
 type Depot struct {
 	Name    string `mapstructure:"name" yaml:"name" validate:"required,max=64"`
@@ -233,6 +267,10 @@ func Default() Config {
 			KeepMinutes:       14 * 24 * time.Hour,
 			Notify:            Notify{Resend: time.Minute, MaxAge: 168 * time.Hour, RefusedFor: 24 * time.Hour},
 			Holidays:          []string{}, // as an empty list reads
+		},
+		Console: Console{
+			Address: "127.0.0.1:8080", OpenViewers: true, SessionLength: 12 * time.Hour,
+			OIDC: OIDC{RoleClaim: "groups", Viewers: []string{}, Operators: []string{}, Admins: []string{}},
 		},
 		Client:  Client{Server: "tcp://127.0.0.1:1883"},
 		Edge:    Edge{RecollectEvery: time.Minute},

@@ -274,7 +274,7 @@ func machineInput(v presence.View, blind bool) rules.MachineInput {
 func (e *Engine) machineCheck(v presence.View, verdicts []rules.Verdict, blind bool) faults.MachineCheck {
 	check := faults.MachineCheck{
 		Machine: v.Machine, Route: v.Route, Depot: v.Depot, Network: v.Network, Firmware: v.Firmware, State: v.State, LastHeartbeat: v.LastHeartbeat,
-		Vehicle: dispatch.Carrier(dispatch.Whereabouts{Vehicle: v.Vehicle, SeenBy: v.SeenBy, Depot: e.cfg.DepotGateways[v.Depot]}, e.gatewayThere),
+		Vehicle: dispatch.Carrier(dispatch.Whereabouts{Vehicle: v.Vehicle, SeenBy: v.SeenBy, Depot: e.cfg.DepotGateways[v.Depot]}, e.GatewayThere),
 		Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency, Epoch: v.Epoch, LastSeq: v.LastSeq,
 		Verdicts: verdicts, Blind: blind,
 	}
@@ -284,7 +284,8 @@ func (e *Engine) machineCheck(v presence.View, verdicts []rules.Verdict, blind b
 	return check
 }
 
-func (e *Engine) gatewayThere(vehicle string) bool {
+// GatewayThere reports whether a vehicle's gateway is there, by its own word or its last will. It is safe for concurrent use.
+func (e *Engine) GatewayThere(vehicle string) bool {
 	_, there := e.gateways.Load(vehicle)
 	return there
 }

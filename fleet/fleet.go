@@ -80,6 +80,7 @@ type Fleet struct {
 	tickets  *ticketing
 
 	number  atomic.Uint64 // of the session with the broker
+	link    atomic.Pointer[Link]
 	since   time.Time
 	ready   atomic.Bool // the ledger takes transactions in
 	mu      sync.Mutex
@@ -110,6 +111,7 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 		slots:    slots{grace: cmp.Or(o.SlotGrace, slotGrace), held: map[string]time.Time{}},
 	}
 	f.ready.Store(true)
+	f.link.Store(&Link{Since: now, Why: "not connected yet"})
 	if err := f.recall(ctx, now); err != nil {
 		return nil, err
 	}
@@ -263,14 +265,33 @@ func (f *Fleet) farewell(context.Context) (session.Message, error) {
 	return f.status(schemas.Offline, false)
 }
 
+// Link is how the service stands with the broker.
+type Link struct {
+	Up    bool
+	Since time.Time // by the service's clock
+	Why   string    // of a link that is not up: what broke it
+}
+
+// Link tells whether the service is connected with the broker, and since when. It is safe for concurrent use.
+func (f *Fleet) Link() Link { return *f.link.Load() }
+
+// Ready reports whether the ledger takes transactions in and faults can be saved. It is safe for concurrent use.
+func (f *Fleet) Ready() bool { return f.ready.Load() }
+
 func (f *Fleet) up() {
+	f.link.Store(&Link{Up: true, Since: f.o.Now()})
 	f.out.reconnected()
 	if f.o.Listen {
 		f.engine.SetBlind(f.o.Now(), false)
 	}
 }
 
-func (f *Fleet) down(error) {
+func (f *Fleet) down(reason error) {
+	l := Link{Since: f.o.Now(), Why: "the connection ended"}
+	if reason != nil {
+		l.Why = reason.Error()
+	}
+	f.link.Store(&l)
 	if f.o.Listen {
 		f.engine.SetBlind(f.o.Now(), true)
 	}

@@ -38,6 +38,7 @@ and why is kept: see farebeat faults audit.`
 		{faults.VerbAssign, "assign ID", "Say that somebody works on a fault", "Say that somebody works on a fault. It ends with the fault.", true},
 		{faults.VerbShelve, "shelve ID", "Put a fault aside until a time", "Put a fault aside until a time. It is kept and acted upon, but not notified again until then.", true},
 		{faults.VerbUnsee, "unsee ID", "Take an acknowledgement, assignment or shelf back", "Take an acknowledgement, assignment or shelf back, as if nobody had seen the fault.", false},
+		{faults.VerbNote, "note ID", "Note something about a fault", "Note something about a fault, for those who read its life. Nobody is notified.", false},
 		{
 			faults.VerbAbandon, "abandon ID", "Give a fault up", "Give a fault up, such as that of a machine that burnt with its vehicle: gateways stop collecting, and it stays quiet until its machine " +
 				"or route has been well once. What the machine still holds stays a gap in the ledger.", false,
@@ -62,7 +63,7 @@ and why is kept: see farebeat faults audit.`
 		if c.verb == faults.VerbShelve {
 			cmd.MarkFlagsOneRequired("until", "for")
 		}
-		if c.verb == faults.VerbAbandon {
+		if c.verb == faults.VerbAbandon || c.verb == faults.VerbNote {
 			must(cmd.MarkFlagRequired("note"))
 		}
 		out = append(out, cmd)
@@ -83,7 +84,7 @@ func (f *attendFlags) run(cmd *cobra.Command, verb faults.Verb, id string) error
 		return usageError(fmt.Errorf("%w: `farebeat faults list` names those that stand", err))
 	case err != nil:
 		return err
-	case known.Ended() && verb != faults.VerbAcknowledge:
+	case known.Ended() && verb != faults.VerbAcknowledge && verb != faults.VerbNote:
 		return usageError(fmt.Errorf("fault %s ended at %s", id, known.ClosedAt.UTC().Format(time.RFC3339)))
 	}
 	o := f.order

@@ -22,6 +22,7 @@ import (
 	"github.com/farebeat/farebeat/edge/machine/city"
 	"github.com/farebeat/farebeat/edge/machine/journal"
 	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/expect"
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
 	"github.com/farebeat/farebeat/fleet/expect/tampa"
@@ -41,6 +42,7 @@ type demoOptions struct {
 	speed   float64
 	start   string
 	address string
+	console string
 	seed    uint64
 	asJSON  bool
 	keep    string
@@ -68,6 +70,7 @@ one recovery was completed; else 3.`,
 	f.Float64Var(&o.speed, "speed", 60, "simulated seconds in a second")
 	f.StringVar(&o.start, "start", "06:50", "time of day at which it begins")
 	f.StringVar(&o.address, "address", "127.0.0.1:1883", "where MQTT clients may look on; another port is taken if it is in use")
+	f.StringVar(&o.console, "console", "127.0.0.1:8080", "where a browser may look on; another port is taken if it is in use")
 	f.Uint64Var(&o.seed, "seed", 1, "of everything that is random")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object at the end, nothing else on standard output")
 	f.StringVar(&o.keep, "keep", "", "data folder to keep; a temporary one is used and removed without it")
@@ -204,9 +207,10 @@ func (d *demo) newServer(ctx context.Context, tree topics.Tree, feed *gtfs.Feed,
 	c := configs.Default()
 	c.Broker.MetricsAddress = ""
 	c.Broker.Listeners = []configs.Listener{{Name: "mqtt", Kind: "tcp", Address: freeAddress(ctx, d.o.address), AnonymousReaders: true}}
+	c.Console.Address = freeAddress(ctx, d.o.console)
 	interval := 15 * time.Second
 	return newServer(ctx, serverOptions{
-		tree: tree, config: c, store: d.store, keys: master, now: d.clock.Now, watch: d.watch, logger: logger, orders: ordersPath(filepath.Dir(d.store.Path())),
+		tree: tree, config: c, store: d.store, keys: master, now: d.clock.Now, speed: d.o.speed, open: &access.Identity{Name: "demo", Role: access.Admin, Via: access.ViaOpen}, watch: d.watch, logger: logger, orders: ordersPath(filepath.Dir(d.store.Path())),
 		tick: max(d.clock.Real(5*time.Second), 10*time.Millisecond),
 		engine: fleet.EngineConfig{
 			Location: feed.Location, Interval: interval, WarmUp: presence.Config{Interval: interval, DeadlineIntervals: 4}.Deadline(),
@@ -346,7 +350,7 @@ func (d *demo) show(inner context.Context, cmd *cobra.Command) error {
 	if d.o.length > 0 {
 		end = time.After(d.o.length * 3 / 4)
 	}
-	fmt.Fprintf(out, "farebeat demo: Tampa's buses at %gx; MQTT clients may look on at %s, topic %s#\n", d.o.speed, d.server.broker.Addr("mqtt"), d.server.o.tree.Root())
+	fmt.Fprintf(out, "farebeat demo: Tampa's buses at %gx; look on with a browser at %s, with MQTT clients at %s, topic %s#\n", d.o.speed, d.server.console.url(), d.server.broker.Addr("mqtt"), d.server.o.tree.Root())
 	lastLine := time.Now()
 	draining := time.Time{}
 	for {

@@ -27,6 +27,7 @@ import (
 	brokerstore "github.com/farebeat/farebeat/broker/store"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
@@ -138,6 +139,9 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		for _, l := range c.Broker.Listeners {
 			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: %s on %s://%s\n", l.Name, l.Kind, s.broker.Addr(l.Name))
 		}
+		if s.console != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: console on %s\n", s.console.url())
+		}
 	})
 }
 
@@ -221,6 +225,8 @@ type serverOptions struct {
 	now       func() time.Time
 	orders    string // folder of orders about tickets, "" for none
 	watch     func(fleet.Round)
+	speed     float64          // seconds of now in one on the wall; 0: 1
+	open      *access.Identity // who everybody is at the console without signing in; nil: as configured
 	logger    *slog.Logger
 }
 
@@ -252,7 +258,8 @@ type server struct {
 	notify  *notify.Notifier
 	series  *exporters
 	reg     *prometheus.Registry
-	metrics net.Listener // nil: none
+	metrics net.Listener   // nil: none
+	console *consoleServer // nil: none
 }
 
 // tap joins the broker to the fleet, which is made after it.
@@ -288,6 +295,9 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	if err := s.listenMetrics(ctx); err != nil {
 		return nil, err
 	}
+	if s.console, err = newConsole(ctx, o, s); err != nil {
+		return nil, err
+	}
 	if o.keys == nil {
 		if o.keys, err = o.openKeys(ctx); err != nil {
 			return nil, err
@@ -305,8 +315,8 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		return nil, err
 	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
-		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: o.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
-		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.notify.Poke, CountsSaved: s.series.poke, Parts: append(o.parts(s.notify), s.series.parts()...), Rules: o.inForce(),
+		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: append(o.parts(s.notify), s.series.parts()...), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -323,6 +333,23 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		reg.MustRegister(o.expected.collectors()...)
 	}
 	return s, nil
+}
+
+// watch gives a round to whoever looks.
+func (s *server) watch(r fleet.Round) {
+	if s.console != nil {
+		s.console.observe(r)
+	}
+	if s.o.watch != nil {
+		s.o.watch(r)
+	}
+}
+
+func (s *server) faultsSaved() {
+	s.notify.Poke()
+	if s.console != nil {
+		s.console.view.FaultsSaved()
+	}
 }
 
 // brokerOptions turns the configuration into the broker's options, but for the tap.
@@ -357,6 +384,9 @@ func (s *server) close() error {
 	if s.metrics != nil {
 		_ = s.metrics.Close() // it may be closed already
 	}
+	if s.console != nil {
+		s.console.close()
+	}
 	return err
 }
 
@@ -375,6 +405,9 @@ func (s *server) run(ctx context.Context, started func()) error {
 	}
 	if s.o.expected != nil {
 		group.Go(func() error { s.o.expected.run(inner, s.o.store); return nil })
+	}
+	if s.console != nil {
+		group.Go(func() error { return s.console.run(inner) })
 	}
 	if s.metrics != nil {
 		group.Go(func() error { return serveMetrics(inner, s.metrics, s.metricsHandler()) })

@@ -122,6 +122,8 @@ func (b *Book) apply(now time.Time, in Input) []Change {
 		return b.stepAt(now, b.byID[in.Fault], Subject{}, in)
 	case Abandon:
 		return b.stepAt(now, b.byID[in.Fault], Subject{}, in)
+	case Note:
+		return b.stepAt(now, b.byID[in.Fault], Subject{}, in)
 	case RouteCheck:
 		b.suspect(in)
 	case MachineCheck:
@@ -156,7 +158,7 @@ func (b *Book) stepAt(now time.Time, at slot, subject Subject, in Input) []Chang
 		}
 		held = &Fault{Subject: subject, Kind: firstKind(at.family, subject)}
 	}
-	if _, person := in.(Attend); held.Ended() && !person && !b.policy.reopenable(now, *held) {
+	if held.Ended() && !byPerson(in) && !b.policy.reopenable(now, *held) {
 		held = &Fault{Subject: held.Subject, Kind: firstKind(at.family, held.Subject), SuspectedAt: held.free()}
 	}
 	next, changes := b.policy.Step(now, *held, b.inContext(now, *held, in))
@@ -165,6 +167,15 @@ func (b *Book) stepAt(now time.Time, at slot, subject Subject, in Input) []Chang
 	}
 	b.put(next)
 	return changes
+}
+
+// byPerson reports whether an input is about what a person saw or said, which concerns a fault that ended as well.
+func byPerson(in Input) bool {
+	switch in.(type) {
+	case Attend, Note:
+		return true
+	}
+	return false
 }
 
 // firstKind is any kind of the family, for a fault that has not begun.

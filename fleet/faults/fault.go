@@ -94,6 +94,7 @@ type Fault struct {
 	Reopened    int        `json:"reopened,omitempty"`  // how often it came back
 	Attention   Attention  `json:"attention"`           // what people did about it
 	Reports     []Reported `json:"reports,omitempty"`   // merged reports by hand, the newest MaxReports
+	Noted       string     `json:"noted,omitempty"`     // id of the newest Note; what it says is in its event
 
 	Machine *MachineFacts `json:"machine_facts,omitempty"` // of a machine's fault
 	Route   *RouteFacts   `json:"route_facts,omitempty"`   // of a route's or the platform's fault
@@ -158,7 +159,9 @@ type Progress struct {
 	Total     uint32                `json:"total"`
 	Receipted uint32                `json:"receipted"`
 	Declared  bool                  `json:"declared"` // the machine declared its last record over BLE since the fault opened
+	PerSecond float64               `json:"records_per_s,omitempty"` // while it reads
 	LastError string                `json:"last_error,omitempty"`
+	NextStep  string                `json:"next_step,omitempty"` // what the gateway says that it, or a person, does next
 }
 
 // RouteFacts are the numbers of a route's fault; of a cause they count its machines over all routes.

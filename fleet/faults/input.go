@@ -118,6 +118,14 @@ type Abandon struct {
 	Reason string
 }
 
+// Note is what a person has to say about one fault; it changes nothing else. The note of an ID that the fault had last is not noted again.
+type Note struct {
+	Fault string
+	ID    string
+	By    string
+	Text  string
+}
+
 func (in MachineCheck) subject() Subject   { return Subject{Machine: in.Machine} }
 func (in RouteCheck) subject() Subject     { return Subject{Route: in.Route} }
 func (in CauseCheck) subject() Subject     { return in.Subject }
@@ -127,6 +135,7 @@ func (in RecoveryReport) subject() Subject { return Subject{Machine: in.Machine}
 func (in LedgerProgress) subject() Subject { return Subject{Machine: in.Machine} }
 func (in Attend) subject() Subject         { return Subject{} }
 func (in Abandon) subject() Subject        { return Subject{} }
+func (in Note) subject() Subject           { return Subject{} }
 
 func (in HandReport) subject() Subject {
 	if in.Machine != "" {
@@ -146,6 +155,7 @@ func (RecoveryReport) families() []Family { return []Family{FamilyCustody} }
 func (LedgerProgress) families() []Family { return []Family{FamilyCustody} }
 func (Attend) families() []Family         { return nil }
 func (Abandon) families() []Family        { return nil }
+func (Note) families() []Family           { return nil }
 
 func (in HandReport) families() []Family {
 	if in.Machine != "" {

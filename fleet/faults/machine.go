@@ -201,7 +201,10 @@ func (s *step) recoveryReport(in RecoveryReport) {
 	if m.Recovery != nil && !in.AsOf.After(m.Recovery.AsOf) {
 		return
 	}
-	next := Progress{State: in.State, AsOf: in.AsOf, Read: in.Read, Total: in.Total, Receipted: in.Receipted, LastError: in.LastError}
+	next := Progress{
+		State: in.State, AsOf: in.AsOf, Read: in.Read, Total: in.Total, Receipted: in.Receipted, PerSecond: in.PerSecond, LastError: in.LastError,
+		NextStep: in.NextAction,
+	}
 	switch in.State {
 	case schemas.RecoveryReading, schemas.RecoverySending, schemas.RecoveryComplete:
 		next.Declared = true

@@ -18,6 +18,7 @@ const (
 	VerbShelve      Verb = "shelve"      // not now, until a time
 	VerbUnsee       Verb = "unsee"       // as if nobody had seen it
 	VerbAbandon     Verb = "abandon"     // it is given up
+	VerbNote        Verb = "note"        // something to be read with it
 )
 
 // Order is what a person orders about one fault.
@@ -39,8 +40,8 @@ func (o Order) Validate() error {
 	switch {
 	case o.ID == "" || len(o.ID) > 64:
 		return fmt.Errorf("order about a fault: id of %d bytes, want 1 to 64", len(o.ID))
-	case !slices.Contains([]Verb{VerbAcknowledge, VerbAssign, VerbShelve, VerbUnsee, VerbAbandon}, o.Verb):
-		return fmt.Errorf("order about a fault: verb %.20q, want acknowledge, assign, shelve, unsee or abandon", o.Verb)
+	case !slices.Contains([]Verb{VerbAcknowledge, VerbAssign, VerbShelve, VerbUnsee, VerbAbandon, VerbNote}, o.Verb):
+		return fmt.Errorf("order about a fault: verb %.20q, want acknowledge, assign, shelve, unsee, note or abandon", o.Verb)
 	case o.Fault == "" || len(o.Fault) > 64:
 		return fmt.Errorf("order about a fault: the fault's id of %d bytes, want 1 to 64", len(o.Fault))
 	case o.At.IsZero():
@@ -51,6 +52,8 @@ func (o Order) Validate() error {
 		return fmt.Errorf("order about fault %s: note of %d bytes, want up to %d", o.Fault, len(o.Note), MaxNote)
 	case o.Verb == VerbAbandon && o.Note == "":
 		return fmt.Errorf("order about fault %s: to give it up needs a note that says why", o.Fault)
+	case o.Verb == VerbNote && o.Note == "":
+		return fmt.Errorf("order about fault %s: the note says nothing", o.Fault)
 	case o.Verb == VerbShelve && !o.Until.After(o.At):
 		return fmt.Errorf("order about fault %s: a shelf without an end hides it for ever: say until when", o.Fault)
 	case !o.Until.IsZero() && !o.Until.After(o.At):
@@ -66,6 +69,9 @@ func (o Order) Given() (string, time.Time) { return o.ID, o.At }
 func (o Order) Input() Input {
 	if o.Verb == VerbAbandon {
 		return Abandon{Fault: o.Fault, By: o.By, Reason: o.Note}
+	}
+	if o.Verb == VerbNote {
+		return Note{Fault: o.Fault, ID: o.ID, By: o.By, Text: o.Note}
 	}
 	to := map[Verb]schemas.Attention{
 		VerbAcknowledge: schemas.Acknowledged, VerbAssign: schemas.Assigned, VerbShelve: schemas.Shelved, VerbUnsee: schemas.Unseen,

@@ -77,6 +77,12 @@ func (p Policy) Step(now time.Time, f Fault, in Input) (Fault, []Change) {
 		if f.ID != "" && in.Fault == f.ID {
 			s.abandon(in)
 		}
+	case Note:
+		if f.ID != "" && in.Fault == f.ID && in.ID != f.Noted {
+			s.fault.Noted, s.by, s.note = in.ID, in.By, in.Text
+			s.tell(ChangeUpdated)
+			s.hush = true // it is for those who read the fault's life
+		}
 	default:
 		if in.subject() != f.Subject || !slices.Contains(in.families(), f.Family()) {
 			return f, nil

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/console"
+	"github.com/farebeat/farebeat/fleet/console/access"
+	"github.com/farebeat/farebeat/fleet/console/act"
+	"github.com/farebeat/farebeat/fleet/console/view"
+	"github.com/farebeat/farebeat/fleet/rules"
+	"github.com/farebeat/farebeat/topics"
+	"github.com/farebeat/farebeat/topics/session"
+)
+
+// consoleServer is the console with the address that it is served on.
+type consoleServer struct {
+	listener net.Listener
+	console  *console.Console
+	view     *view.Reader
+	act      *act.Actions
+	gate     *access.Gate
+	logger   *slog.Logger
+}
+
+// newConsole opens the console's address and makes what serves there; nil where none is configured. fleet is asked later, when the service
+// is made.
+func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServer, err error) {
+	c := o.config.Console
+	if c.Address == "" {
+		return nil, nil
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("serve the console: %w: set console.address to another address, or to nothing", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, listener.Close())
+		}
+	}()
+	if err := consoleIsSafe(c); err != nil {
+		return nil, usageError(err)
+	}
+	if c.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, usageError(fmt.Errorf("console.cert_file: %w", err))
+		}
+		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	}
+	cs := &consoleServer{listener: listener, logger: o.logger}
+	cs.view = view.New(view.Options{
+		Fleet: func() *fleet.Fleet { return s.fleet }, Store: o.store, Expect: o.engine.Expect, Rules: o.rulesInForce(), Zone: o.engine.Location, Now: o.now,
+		Wall: time.Now, Tick: o.tick,
+	})
+	if cs.gate, err = access.New(gateOptions(o)); err != nil {
+		return nil, usageError(fmt.Errorf("console: %w", err))
+	}
+	cs.act, err = act.New(act.Options{
+		Orders: o.orders, Store: o.store.Faults(), Audit: o.store.AuditLog(), Tree: o.tree, Now: o.now, Patience: time.Duration(float64(commandPatience) * max(o.speed, 1)), Logger: o.logger,
+		Session: session.Options{ClientID: "console", Logger: o.logger, Dial: func(ctx context.Context) (net.Conn, error) {
+			return s.broker.Dial(ctx, topics.Identity{Role: topics.RoleOperator, Name: "console"})
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	cs.console, err = console.New(console.Options{Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", Speed: o.speed, Logger: o.logger})
+	return cs, err
+}
+
+// consoleIsSafe refuses to serve in clear, or to whoever comes, beyond this computer.
+func consoleIsSafe(c configs.Console) error {
+	host, _, err := net.SplitHostPort(c.Address)
+	if err != nil || access.LoopbackHost(host) {
+		return err
+	}
+	if c.CertFile == "" && !c.PlainHTTP {
+		return fmt.Errorf("console.address %s is not a loopback address and there is no console.cert_file: passwords would be sent in clear. "+
+			"Give a certificate, or set console.plain_http where a proxy in front has one", c.Address)
+	}
+	return nil
+}
+
+// gateOptions say who may come in. Whoever reaches a loopback address may look, unless the configuration says no.
+func gateOptions(o serverOptions) access.Options {
+	c := o.config.Console
+	g := access.Options{
+		Passes: o.store.Passes(), Audit: o.store.AuditLog(), Open: o.open, Secure: c.PlainHTTP, SessionLength: c.SessionLength, Now: time.Now, Logger: o.logger,
+	}
+	host, _, _ := net.SplitHostPort(c.Address)
+	if g.Open == nil && c.OpenViewers && access.LoopbackHost(host) {
+		g.Open = &access.Identity{Name: "anyone", Role: access.Viewer, Via: access.ViaOpen}
+	}
+	if c.OIDC.Issuer != "" {
+		g.OIDC = &access.OIDC{
+			Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, SecretFile: c.OIDC.ClientSecretFile, RedirectURL: c.OIDC.RedirectURL, Claim: c.OIDC.RoleClaim,
+			Viewers: c.OIDC.Viewers, Operators: c.OIDC.Operators, Admins: c.OIDC.Admins,
+		}
+	}
+	return g
+}
+
+// commandPatience is how long a gateway may take to answer what somebody asks in the console.
+const commandPatience = 5 * time.Minute
+
+// rulesInForce is what is decided by now.
+func (o serverOptions) rulesInForce() func() *rules.Set {
+	if o.rules != nil {
+		return o.rules.Set
+	}
+	return func() *rules.Set { return o.engine.Rules }
+}
+
+// observe gives a round to the open pages.
+func (c *consoleServer) observe(r fleet.Round) {
+	c.view.Observe(r)
+	c.console.Poke()
+}
+
+// url is where a browser finds the console.
+func (c *consoleServer) url() string { return "http://" + c.listener.Addr().String() }
+
+// run serves until ctx ends.
+func (c *consoleServer) run(ctx context.Context) error {
+	server := &http.Server{
+		Handler: c.console, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 32 << 10, ErrorLog: log.New(slogWriter{c.logger}, "", 0),
+	}
+	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.act.Run(inner) })
+	group.Go(func() error { return c.gate.Run(inner) })
+	group.Go(func() error { c.console.Run(inner); return nil })
+	group.Go(func() error {
+		if err := server.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the console: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-inner.Done()
+		return server.Close() // streams never end by themselves
+	})
+	return group.Wait()
+}
+
+func (c *consoleServer) close() { _ = c.listener.Close() } // it may be closed already
+
+// slogWriter takes what net/http has to say of its connections, which is a client's affair.
+type slogWriter struct{ logger *slog.Logger }
+
+// Write implements io.Writer.
+func (w slogWriter) Write(p []byte) (int, error) {
+	w.logger.Debug("console", "text", string(p))
+	return len(p), nil
+}

@@ -1,0 +1,19 @@
+package view
+
+import "net/url"
+
+// MachineLink is the console's page of a machine, empty for no machine.
+func MachineLink(id string) string { return link("/machines/", id) }
+
+// RouteLink is the console's page of a route.
+func RouteLink(id string) string { return link("/routes/", id) }
+
+// FaultLink is the console's page of a fault.
+func FaultLink(id string) string { return link("/faults/", id) }
+
+func link(prefix, id string) string {
+	if id == "" {
+		return ""
+	}
+	return prefix + url.PathEscape(id)
+}
