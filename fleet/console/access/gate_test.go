@@ -55,7 +55,9 @@ func TestEachPageIsRefusedToTheWrongRole(t *testing.T) {
 	secrets["anna's token to look"], _ = c.token(anna, access.Viewer, time.Hour)
 	secrets["a wrong token"] = "fbt_" + strings.Repeat("A", 43)
 	refuse := access.Refusals{
-		SignedOut: func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, "sign in here", http.StatusUnauthorized) },
+		SignedOut: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, "sign in here", http.StatusUnauthorized)
+		},
 		Forbidden: func(w http.ResponseWriter, _ *http.Request, id access.Identity, need access.Role) {
 			http.Error(w, fmt.Sprintf("%s is no %s", id.Name, need), http.StatusForbidden)
 		},

@@ -39,8 +39,10 @@ func TestWhatTokensMayBeMade(t *testing.T) {
 		{"expired", otto, access.TokenRequest{Label: "a", Role: access.Viewer, ExpiresAt: c.now}, access.ErrInvalid},
 		{"by a token", byToken, access.TokenRequest{Label: "a", Role: access.Viewer, ExpiresAt: year}, access.ErrForbidden},
 		{
-			"by whoever is at an open address", access.Identity{Name: "demo", Role: access.Admin, Via: "open"},
-			access.TokenRequest{Label: "a", Role: access.Viewer, ExpiresAt: year}, access.ErrForbidden,
+			"by whoever is at an open address",
+			access.Identity{Name: "demo", Role: access.Admin, Via: "open"},
+			access.TokenRequest{Label: "a", Role: access.Viewer, ExpiresAt: year},
+			access.ErrForbidden,
 		},
 	} {
 		secret, p, err := c.gate.NewToken(ctx, x.by, phone, x.want)

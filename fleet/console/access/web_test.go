@@ -28,7 +28,9 @@ func TestLoopbackHosts(t *testing.T) {
 }
 
 func TestAnOpenConsoleAnswersToItsOwnNameOnly(t *testing.T) {
-	c := newConsole(t, func(o *access.Options) { o.Open = &access.Identity{Name: "desk", Role: access.Operator, Via: "whatever", Pass: "x"} })
+	c := newConsole(t, func(o *access.Options) {
+		o.Open = &access.Identity{Name: "desk", Role: access.Operator, Via: "whatever", Pass: "x"}
+	})
 	secret, otto := c.signIn("otto")
 	token, _ := c.token(otto, access.Viewer, time.Hour)
 	for _, x := range []struct{ host, secret, want string }{

@@ -55,8 +55,13 @@ func (e Entry) Clean() Entry {
 		text *string
 		most int
 	}{
-		{&e.By, MaxName}, {&e.Role, MaxWord}, {&e.Via, MaxWord}, {&e.Subject, MaxSubject}, {&e.Detail, MaxDetail},
-		{&e.Outcome, MaxWord}, {&e.Remote, MaxName},
+		{&e.By, MaxName},
+		{&e.Role, MaxWord},
+		{&e.Via, MaxWord},
+		{&e.Subject, MaxSubject},
+		{&e.Detail, MaxDetail},
+		{&e.Outcome, MaxWord},
+		{&e.Remote, MaxName},
 	} {
 		*f.text = Text(*f.text, f.most)
 	}
