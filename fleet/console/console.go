@@ -89,6 +89,7 @@ func (c *Console) routes() http.Handler {
 	for _, a := range c.orders() {
 		mux.Handle(a.pattern, c.signedIn(c.order(a)))
 	}
+	mux.Handle("POST /account/tokens", c.signedIn(c.makeToken))
 	mux.Handle("/", c.signedIn(c.pages.ServeHTTP))
 	return secure(http.NewCrossOriginProtection().Handler(mux))
 }

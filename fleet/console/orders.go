@@ -27,6 +27,7 @@ func (c *Console) orders() []order {
 	list := []order{
 		{"POST /machines/{id}/collect", "collect", c.collect},
 		{"POST /reports", "report", c.report},
+		{"POST /account/passes/{id}/revoke", "revoke", c.revoke},
 	}
 	for _, verb := range []faults.Verb{faults.VerbAcknowledge, faults.VerbAssign, faults.VerbShelve, faults.VerbUnsee, faults.VerbAbandon, faults.VerbNote} {
 		list = append(list, order{"POST /faults/{id}/" + string(verb), string(verb), func(ctx context.Context, who act.Actor, r *http.Request) (string, error) {
@@ -55,8 +56,8 @@ func doneText(key string) string {
 		return "The gateway was asked to read the machine now. How it goes stands below."
 	case "report":
 		return "Reported. It becomes a fault, or joins the one that stands, with the next round."
-	case "signed_in":
-		return ""
+	case "revoke":
+		return "Revoked: whoever holds it is out."
 	}
 	return ""
 }

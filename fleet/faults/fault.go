@@ -158,7 +158,7 @@ type Progress struct {
 	Read      uint32                `json:"read"`
 	Total     uint32                `json:"total"`
 	Receipted uint32                `json:"receipted"`
-	Declared  bool                  `json:"declared"` // the machine declared its last record over BLE since the fault opened
+	Declared  bool                  `json:"declared"`                // the machine declared its last record over BLE since the fault opened
 	PerSecond float64               `json:"records_per_s,omitempty"` // while it reads
 	LastError string                `json:"last_error,omitempty"`
 	NextStep  string                `json:"next_step,omitempty"` // what the gateway says that it, or a person, does next

@@ -91,22 +91,22 @@ func (a *Actions) do(ctx context.Context, who Actor, need access.Role, action, s
 		At: a.o.Now(), By: who.Name, Role: string(who.Role), Via: who.Via, Action: action, Subject: subject, Detail: detail, Remote: who.Remote,
 	}
 	if !who.Role.Covers(need) {
-		e.Outcome = "refused"
+		e.Outcome = audit.Refused
 		err := fmt.Errorf("%s: %w: it needs the role %s, %s has the role %s", action, ErrForbidden, need, who.Name, who.Role)
 		return errors.Join(err, a.o.Audit.Append(ctx, e))
 	}
 	// It stands there before it is done: what was done without a trace cannot be found again.
-	e.Outcome = "asked"
+	e.Outcome = audit.Asked
 	if err := a.o.Audit.Append(ctx, e); err != nil {
 		return fmt.Errorf("%s: it could not be written into the audit log, so it was not done: %w", action, err)
 	}
 	err := follow()
-	e.Outcome = "done"
+	e.Outcome = audit.Done
 	switch {
 	case errors.Is(err, ErrWaits):
-		e.Outcome = "waits"
+		e.Outcome = audit.Waits
 	case err != nil:
-		e.Outcome, e.Detail = "failed", shorten(detail+": "+err.Error())
+		e.Outcome, e.Detail = audit.Failed, detail+": "+err.Error()
 	}
 	e.At = a.o.Now()
 	// The order was followed or not whatever becomes of the one who waits for the answer.
@@ -114,16 +114,6 @@ func (a *Actions) do(ctx context.Context, who Actor, need access.Role, action, s
 		err = errors.Join(err, fmt.Errorf("%s: the outcome could not be written into the audit log: %w", action, told))
 	}
 	return err
-}
-
-// maxDetail bounds the free text of an audit entry, in bytes.
-const maxDetail = 500
-
-func shorten(s string) string {
-	if len(s) > maxDetail {
-		return s[:maxDetail]
-	}
-	return s
 }
 
 // takenWithin is how long is waited for the service to take an order.
@@ -136,7 +126,7 @@ func (a *Actions) Attend(ctx context.Context, who Actor, o faults.Order) error {
 	if !o.Until.IsZero() {
 		detail = "until " + o.Until.UTC().Format(time.RFC3339) + ": " + detail
 	}
-	return a.do(ctx, who, access.Operator, string(o.Verb), "fault "+o.Fault, shorten(detail), func() error {
+	return a.do(ctx, who, access.Operator, string(o.Verb), "fault "+o.Fault, detail, func() error {
 		if err := o.Validate(); err != nil {
 			return fmt.Errorf("%w: %w", ErrUsage, err)
 		}
@@ -180,10 +170,10 @@ func taken(ctx context.Context, path string) error {
 
 // Note writes something that was done elsewhere into the audit log, such as an export, and refuses it to whoever may not.
 func (a *Actions) Note(ctx context.Context, who Actor, need access.Role, action, subject, detail string) error {
-	return a.do(ctx, who, need, action, subject, shorten(detail), func() error { return nil })
+	return a.do(ctx, who, need, action, subject, detail, func() error { return nil })
 }
 
 // Do audits an order that the caller follows by itself.
 func (a *Actions) Do(ctx context.Context, who Actor, need access.Role, action, subject, detail string, follow func() error) error {
-	return a.do(ctx, who, need, action, subject, shorten(detail), follow)
+	return a.do(ctx, who, need, action, subject, detail, follow)
 }

@@ -96,7 +96,7 @@ func (a *Actions) Report(ctx context.Context, who Actor, r schemas.Report) (stri
 	if r.Machine == "" {
 		subject = "route " + r.Route
 	}
-	return r.ID, a.do(ctx, who, access.Operator, "report", subject, shorten(r.Text), func() error {
+	return r.ID, a.do(ctx, who, access.Operator, "report", subject, r.Text, func() error {
 		return a.publish(ctx, topics.Address{Kind: topics.Report, Source: "console"}, &r)
 	})
 }

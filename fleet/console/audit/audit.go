@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -14,7 +15,9 @@ import (
 
 // What came of an action.
 const (
+	Asked   = "asked"   // it begins: what came of it is the next entry about it, or nobody knows, since the service ended meanwhile
 	Done    = "done"    // it is in force
+	Waits   = "waits"   // it is on disk and will be done
 	Refused = "refused" // to who asked: a wrong password, a role that is too low
 	Failed  = "failed"  // it was allowed, and could not be done
 )
@@ -29,7 +32,7 @@ type Entry struct {
 	Action  string    `json:"action"`           // "sign_in", "acknowledge", "collect", "export", "rules_save" ...: a word of a to z, 0 to 9 and _
 	Subject string    `json:"subject"`          // what it was done to: "fault M-01...", "machine 1216-1", "ledger"
 	Detail  string    `json:"detail,omitempty"` // what else is worth knowing: a note, a reason, why it was refused
-	Outcome string    `json:"outcome"`          // Done, Refused or Failed
+	Outcome string    `json:"outcome"`          // Asked, Done, Waits, Refused or Failed
 	Remote  string    `json:"remote,omitempty"` // address of the client, without its port
 }
 
@@ -97,11 +100,13 @@ func (e Entry) Validate() error {
 		return fmt.Errorf("%w: it says not when", ErrInvalid)
 	case e.Action == "" || len(e.Action) > MaxWord || strings.ContainsFunc(e.Action, word):
 		return fmt.Errorf("%w: action %.40q, want a word of a to z, 0 to 9 and _ of at most %d bytes", ErrInvalid, e.Action, MaxWord)
-	case e.Outcome != Done && e.Outcome != Refused && e.Outcome != Failed:
-		return fmt.Errorf("%w: outcome %.40q, want %s, %s or %s", ErrInvalid, e.Outcome, Done, Refused, Failed)
+	case !slices.Contains(outcomes(), e.Outcome):
+		return fmt.Errorf("%w: outcome %.40q, want one of %v", ErrInvalid, e.Outcome, outcomes())
 	}
 	return nil
 }
+
+func outcomes() []string { return []string{Asked, Done, Waits, Refused, Failed} }
 
 // Query narrows Log.List down; its zero value asks for the newest entries.
 type Query struct {
