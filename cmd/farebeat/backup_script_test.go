@@ -59,6 +59,18 @@ func fileCommands(of map[string]func(ts *testscript.TestScript, neg bool, args [
 		}
 		ts.Check(os.WriteFile(path, b, 0o600))
 	}
+	// spoilat FILE TEXT BYTES: spoils so many bytes from where a text stands first.
+	of["spoilat"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		ts.Check(err)
+		at := bytes.Index(b, []byte(args[1]))
+		if at < 0 {
+			ts.Fatalf("%s: %q does not stand in it", args[0], args[1])
+		}
+		n, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		of["spoil"](ts, false, []string{args[0], strconv.Itoa(at), strconv.Itoa(at + n)})
+	}
 	of["spoiltable"] = func(ts *testscript.TestScript, _ bool, args []string) {
 		path := ts.MkAbs(args[0])
 		db, err := sql.Open("sqlite", "file:"+path)

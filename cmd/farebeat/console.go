@@ -19,6 +19,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/view"
+	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/topics"
 	"github.com/farebeat/farebeat/topics/session"
@@ -69,7 +70,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 		return nil, usageError(fmt.Errorf("console: %w", err))
 	}
 	cs.act, err = act.New(act.Options{
-		Orders: o.orders, Store: o.store.Faults(), Audit: o.store.AuditLog(), Tree: o.tree, Now: o.now, Patience: time.Duration(float64(commandPatience) * max(o.speed, 1)), Logger: o.logger,
+		Orders: o.orders, Store: o.store.Faults(), Ledger: func() *ledger.Ledger { return s.fleet.Ledger() }, Audit: o.store.AuditLog(), Tree: o.tree, Now: o.now, Patience: time.Duration(float64(commandPatience) * max(o.speed, 1)), Logger: o.logger,
 		Session: session.Options{ClientID: "console", Logger: o.logger, Dial: func(ctx context.Context) (net.Conn, error) {
 			return s.broker.Dial(ctx, topics.Identity{Role: topics.RoleOperator, Name: "console"})
 		}},

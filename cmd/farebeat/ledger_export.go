@@ -1,17 +1,15 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/farebeat/farebeat/fleet/console/export"
 	"github.com/farebeat/farebeat/fleet/ledger"
 )
 
@@ -54,26 +52,6 @@ exactly as the machine made it. Columns that TIDES does not have begin with x_; 
 	return cmd
 }
 
-// measured writes on and adds up what it wrote.
-type measured struct {
-	w     io.Writer
-	bytes int64
-	sum   hash.Hash
-}
-
-func measure(w io.Writer) *measured { return &measured{w: w, sum: sha256.New()} }
-
-func (m *measured) Write(p []byte) (int, error) {
-	n, err := m.w.Write(p)
-	m.bytes += int64(n)
-	m.sum.Write(p[:n])
-	return n, err
-}
-
-func (m *measured) file(table string) ledger.TIDESFile {
-	return ledger.TIDESFile{Table: table, Path: table + ".csv", Bytes: m.bytes, SHA256: hex.EncodeToString(m.sum.Sum(nil))}
-}
-
 // exportTIDES writes the package's tables, and the descriptor that names them last.
 func exportTIDES(cmd *cobra.Command, b books, filter ledger.Filter, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -83,9 +61,9 @@ func exportTIDES(cmd *cobra.Command, b books, filter ledger.Filter, dir string) 
 	var files []ledger.TIDESFile
 	err := writeFile(filepath.Join(dir, ledger.FareTable+".csv"), func(fares io.Writer) error {
 		return writeFile(filepath.Join(dir, ledger.DeviceTable+".csv"), func(devices io.Writer) (err error) {
-			f, d := measure(fares), measure(devices)
+			f, d := export.NewTable(ledger.FareTable, fares), export.NewTable(ledger.DeviceTable, devices)
 			rows, err = b.ExportTIDES(cmd.Context(), f, d, filter)
-			files = []ledger.TIDESFile{f.file(ledger.FareTable), d.file(ledger.DeviceTable)}
+			files = []ledger.TIDESFile{f.File(), d.File()}
 			return err
 		})
 	})
@@ -94,13 +72,13 @@ func exportTIDES(cmd *cobra.Command, b books, filter ledger.Filter, dir string) 
 	}
 	descriptor, err := ledger.TIDESPackage(b.config.Operator, filter, files...)
 	if err == nil {
-		err = writeFile(filepath.Join(dir, "datapackage.json"), func(w io.Writer) error {
+		err = writeFile(filepath.Join(dir, export.Descriptor), func(w io.Writer) error {
 			_, err := w.Write(descriptor)
 			return err
 		})
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(filepath.Join(dir, "datapackage.json")))
+		return errors.Join(err, os.Remove(filepath.Join(dir, export.Descriptor)))
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d fare transactions of %d devices, TIDES 1.0\n", dir, rows.Transactions, rows.Devices)
 	return err

@@ -89,6 +89,7 @@ func (c *Console) routes() http.Handler {
 	for _, a := range c.orders() {
 		mux.Handle(a.pattern, c.signedIn(c.order(a)))
 	}
+	mux.Handle("GET /ledger/{machine}/certificate/{date}", c.signedIn(c.certificate))
 	mux.Handle("POST /account/tokens", c.signedIn(c.makeToken))
 	mux.Handle("/", c.signedIn(c.pages.ServeHTTP))
 	return secure(http.NewCrossOriginProtection().Handler(mux))
@@ -161,6 +162,8 @@ func status(err error) int {
 		return http.StatusBadGateway
 	case errors.Is(err, view.ErrStarting):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, act.ErrRuns):
+		return http.StatusConflict
 	case errors.Is(err, act.ErrWaits):
 		return http.StatusAccepted
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/farebeat/farebeat/fleet/console/view"
 	"github.com/farebeat/farebeat/fleet/ledger"
@@ -40,12 +41,14 @@ func (c *Console) funcs() template.FuncMap {
 		"machine": view.MachineLink,
 		"route":   view.RouteLink,
 		"fault":   view.FaultLink,
+		"book":    view.LedgerLink,
 		"lower":   func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
 		"words":   func(s any) string { return strings.ReplaceAll(strings.ToLower(fmt.Sprint(s)), "_", " ") },
 		"state":   stateMark,
 		"isUp":    func(s schemas.MachineCondition) bool { return s == schemas.Up || s == schemas.Late },
 		"percent": func(part, all int) int { return int(math.Round(float64(part) * 100 / float64(max(all, 1)))) },
 		"link":    link,
+		"record":  recordText,
 		"inc":     func(n int) int { return n + 1 },
 		"dec":     func(n int) int { return n - 1 },
 		"major": func(minor int64, currency string) string {
@@ -54,6 +57,14 @@ func (c *Console) funcs() template.FuncMap {
 
 		"machineStates": view.MachineStates,
 	}
+}
+
+// recordText is a record's bytes as a person may read them.
+func recordText(b []byte) string {
+	if !utf8.Valid(b) {
+		return fmt.Sprintf("%q", b)
+	}
+	return string(b)
 }
 
 // link makes an address of a path and pairs of names and values, leaving out what is empty.

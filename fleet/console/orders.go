@@ -27,6 +27,9 @@ func (c *Console) orders() []order {
 	list := []order{
 		{"POST /machines/{id}/collect", "collect", c.collect},
 		{"POST /reports", "report", c.report},
+		{"POST /ledger/verify", "verify", func(ctx context.Context, who act.Actor, r *http.Request) (string, error) {
+			return "", c.o.Act.Prove(ctx, who, r.PostFormValue("machine"))
+		}},
 		{"POST /account/passes/{id}/revoke", "revoke", c.revoke},
 	}
 	for _, verb := range []faults.Verb{faults.VerbAcknowledge, faults.VerbAssign, faults.VerbShelve, faults.VerbUnsee, faults.VerbAbandon, faults.VerbNote} {
@@ -56,6 +59,8 @@ func doneText(key string) string {
 		return "The gateway was asked to read the machine now. How it goes stands below."
 	case "report":
 		return "Reported. It becomes a fault, or joins the one that stands, with the next round."
+	case "verify":
+		return "The ledger is being proved. How far it is stands below."
 	case "revoke":
 		return "Revoked: whoever holds it is out."
 	}

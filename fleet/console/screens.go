@@ -22,6 +22,8 @@ func (c *Console) screens() []screen {
 		{pattern: "GET /machines", name: "machines", nav: "Machines", need: access.Viewer, live: []string{"machines.list"}, load: c.loadMachines},
 		{pattern: "GET /machines/{id}", name: "machine", nav: "Machines", need: access.Viewer, live: []string{"machine.body"}, load: c.loadMachine},
 		{pattern: "GET /search", name: "search", need: access.Viewer, load: c.loadSearch},
+		{pattern: "GET /ledger", name: "ledger", nav: "Ledger", need: access.Viewer, live: []string{"ledger.sum", "ledger.rows", "ledger.proof"}, load: c.loadLedger},
+		{pattern: "GET /ledger/{machine}", name: "ledger_machine", nav: "Ledger", need: access.Viewer, load: c.loadMachineBook},
 		{pattern: "GET /audit", name: "audit", nav: "Audit", need: access.Operator, load: c.loadAudit},
 		{pattern: "GET /account", name: "account", need: access.Viewer, load: c.loadAccount},
 		{pattern: "GET /{rest...}", name: "error", need: access.Viewer, load: func(r *http.Request) (content, error) {

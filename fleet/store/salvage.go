@@ -107,6 +107,9 @@ func (r *Repaired) build(ctx context.Context, path string, k keys.Keys, opts Opt
 	}
 	defer func() { err = errors.Join(err, old.Close()) }()
 	if err := quickCheck(ctx, &querier{ctx: ctx, prepare: old.PrepareContext}); err != nil {
+		if !errors.Is(err, ErrDamaged) { // the check itself ended at what is damaged
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
 		r.Found = err.Error()
 	}
 	fresh, err := Open(ctx, path+repairing, opts)

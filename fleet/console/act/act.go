@@ -13,12 +13,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/farebeat/farebeat/fleet"
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/audit"
 	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/topics"
 	"github.com/farebeat/farebeat/topics/session"
@@ -46,6 +48,7 @@ type Actor struct {
 type Options struct {
 	Orders  string // the service's folder for orders
 	Store   faults.Store
+	Ledger  func() *ledger.Ledger // asked once Run began
 	Audit   audit.Log
 	Tree    topics.Tree
 	Session session.Options // how to reach the broker as an operator
@@ -60,6 +63,11 @@ type Actions struct {
 	o        Options
 	session  *session.Session
 	commands commands
+	prover   prover
+
+	mu      sync.Mutex
+	running context.Context // of Run; nil before
+	jobs    sync.WaitGroup
 }
 
 // New makes Actions. Run keeps its connection.
@@ -82,8 +90,24 @@ func New(o Options) (*Actions, error) {
 	return a, nil
 }
 
-// Run keeps the connection with the broker until ctx ends.
-func (a *Actions) Run(ctx context.Context) error { return a.session.Run(ctx) }
+// Run keeps the connection with the broker until ctx ends, and waits for what goes on in the background.
+func (a *Actions) Run(ctx context.Context) error {
+	a.mu.Lock()
+	a.running = ctx
+	a.mu.Unlock()
+	defer a.jobs.Wait()
+	return a.session.Run(ctx)
+}
+
+// work is the context of what goes on in the background.
+func (a *Actions) work() (context.Context, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.running == nil || a.running.Err() != nil {
+		return nil, errors.New("the service is starting or ending; try again")
+	}
+	return a.running, nil
+}
 
 // do audits an order, whatever becomes of it. An order that cannot be audited is not followed.
 func (a *Actions) do(ctx context.Context, who Actor, need access.Role, action, subject, detail string, follow func() error) error {

@@ -11,6 +11,9 @@ func RouteLink(id string) string { return link("/routes/", id) }
 // FaultLink is the console's page of a fault.
 func FaultLink(id string) string { return link("/faults/", id) }
 
+// LedgerLink is the console's page of what the ledger has of a machine.
+func LedgerLink(id string) string { return link("/ledger/", id) }
+
 func link(prefix, id string) string {
 	if id == "" {
 		return ""

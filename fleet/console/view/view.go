@@ -55,7 +55,8 @@ type Reader struct {
 	pastMu sync.Mutex
 	past   map[int64]pastHour // hours that are over, by their start
 
-	book bookCache
+	book  bookCache
+	shelf bookShelf
 }
 
 // observed is a round, and when it came.
@@ -69,7 +70,9 @@ type observed struct {
 }
 
 // New makes a reader.
-func New(o Options) *Reader { return &Reader{o: o, past: map[int64]pastHour{}} }
+func New(o Options) *Reader {
+	return &Reader{o: o, past: map[int64]pastHour{}, shelf: bookShelf{books: map[string]*bookOf{}}}
+}
 
 // Observe takes a round. It is for fleet.Options.Watch.
 func (r *Reader) Observe(round fleet.Round) {
