@@ -43,6 +43,7 @@ broker:
   users_file: %s
   metrics_address: ""
   allow_simulator: true
+console: {address: ""}
 `, filepath.Join(dir, "data"), address, users)
 	path := filepath.Join(dir, "farebeat.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {

@@ -29,6 +29,7 @@ broker:
   listeners: [{name: mqtt, kind: tcp, address: "127.0.0.1:1883"}]
   users_file: /etc/farebeat/users
   metrics_address: ""
+console: {address: ""}
 fleet: {rules_file: /etc/farebeat/rules.yaml, master_key_file: /etc/farebeat/keys/master, heartbeat_interval: 1s, tick: 500ms}
 edge: {recollect_every: 2s}
 machine: {taps_per_hour: 0}

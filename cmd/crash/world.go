@@ -124,6 +124,7 @@ broker:
   listeners: [{name: mqtt, kind: tcp, address: "%s"}]
   users_file: %s
   metrics_address: ""
+console: {address: ""}
 fleet: {rules_file: %s, master_key_file: %s, heartbeat_interval: 1s, tick: 500ms, expected: [%s]}
 edge: {recollect_every: 2s}
 machine: {taps_per_hour: %d}

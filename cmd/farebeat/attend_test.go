@@ -51,7 +51,7 @@ func TestAttendAtTheCommandLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := configs.Default()
-		c.Broker.Listeners, c.Broker.MetricsAddress = nil, ""
+		c.Broker.Listeners, c.Broker.MetricsAddress, c.Console.Address = nil, "", ""
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		s, err := newServer(ctx, serverOptions{

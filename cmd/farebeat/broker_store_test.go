@@ -45,7 +45,7 @@ func TestFullBrokerStoreIsAFault(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := configs.Default()
-		c.Broker.Listeners, c.Broker.MetricsAddress = nil, ""
+		c.Broker.Listeners, c.Broker.MetricsAddress, c.Console.Address = nil, "", ""
 		known, err := readKnowledge(t.Context(), c, time.Now, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)

@@ -268,7 +268,7 @@ func (d *day) openServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := configs.Default()
-	c.Broker.Listeners, c.Broker.MetricsAddress = nil, ""
+	c.Broker.Listeners, c.Broker.MetricsAddress, c.Console.Address = nil, "", ""
 	ctx, cancel := context.WithCancel(d.ctx)
 	done := make(chan error, 1)
 	started := make(chan struct{})

@@ -132,7 +132,7 @@ func TestServeTellsReceivers(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := configs.Default()
-	c.Broker.Listeners, c.Broker.MetricsAddress, c.Fleet.Tick = nil, "", 100*time.Millisecond
+	c.Broker.Listeners, c.Broker.MetricsAddress, c.Console.Address, c.Fleet.Tick = nil, "", "", 100*time.Millisecond
 	c.Fleet.Notify.GTFSRT = true
 	c.Fleet.Notify.Webhooks = []configs.Webhook{{Name: "desk", URL: server.URL, SecretFile: file, Kinds: []string{"broker_store"}}}
 	known, err := readKnowledge(t.Context(), c, time.Now, slog.New(slog.DiscardHandler))

@@ -27,8 +27,9 @@ func TestNoKeyBeforeTheListeners(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, broker := range map[string]string{
-		"broker":  "broker:\n  listeners: [{name: a, kind: tcp, address: 'TAKEN'}]\n  metrics_address: ''\n",
-		"metrics": "broker:\n  listeners: [{name: a, kind: tcp, address: 'FREE'}]\n  metrics_address: 'TAKEN'\n",
+		"broker":  "broker:\n  listeners: [{name: a, kind: tcp, address: 'TAKEN'}]\n  metrics_address: ''\nconsole: {address: ''}\n",
+		"metrics": "broker:\n  listeners: [{name: a, kind: tcp, address: 'FREE'}]\n  metrics_address: 'TAKEN'\nconsole: {address: ''}\n",
+		"console": "broker:\n  listeners: [{name: a, kind: tcp, address: 'FREE'}]\n  metrics_address: ''\nconsole: {address: 'TAKEN'}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

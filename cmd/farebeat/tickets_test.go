@@ -220,7 +220,7 @@ func TestRevokeWhileTheServiceRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := configs.Default()
-	c.Broker.Listeners, c.Broker.MetricsAddress = nil, ""
+	c.Broker.Listeners, c.Broker.MetricsAddress, c.Console.Address = nil, "", ""
 	ctx, cancel := context.WithCancel(t.Context())
 	s, err := newServer(ctx, serverOptions{
 		tree: tree, config: c, store: db, keys: master, tick: time.Minute, now: time.Now, orders: ordersPath(dir), logger: slog.New(slog.DiscardHandler),
