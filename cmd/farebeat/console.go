@@ -141,6 +141,7 @@ func (c *consoleServer) run(ctx context.Context) error {
 		MaxHeaderBytes: 32 << 10, ErrorLog: log.New(slogWriter{c.logger}, "", 0),
 	}
 	group, inner := errgroup.WithContext(ctx)
+	group.Go(func() error { c.view.Run(inner); return nil })
 	group.Go(func() error { return c.act.Run(inner) })
 	group.Go(func() error { return c.gate.Run(inner) })
 	group.Go(func() error { c.console.Run(inner); return nil })

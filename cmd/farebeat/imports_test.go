@@ -29,6 +29,7 @@ func TestImportDirections(t *testing.T) {
 		{"google.golang.org/protobuf/", []string{"fleet/notify"}},
 		{"github.com/coreos/go-oidc/", []string{"fleet/console/access"}},
 		{"golang.org/x/oauth2", []string{"fleet/console/access"}},
+		{"github.com/chromedp/", nil}, // tests only
 		{module + "cmd", []string{"cmd"}},
 		{module + "configs", []string{"cmd"}},
 		{module + "broker", []string{"cmd", "broker"}},

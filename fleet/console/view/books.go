@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/fleet/presence"
 	"github.com/farebeat/farebeat/schemas"
 )
 
@@ -92,10 +94,12 @@ type bookOf struct {
 	cost time.Duration // of making it
 }
 
-// bookShelf remembers the books of some days. Making one reads the ledger machine by machine, so that it is made anew only after a while.
+// bookShelf remembers the books of some days. Making one reads the ledger machine by machine, so that one that is a little old is shown while
+// the next is made.
 type bookShelf struct {
 	mu    sync.Mutex
 	books map[string]*bookOf
+	wish  chan string // day of a book that is too old
 }
 
 const (
@@ -104,7 +108,22 @@ const (
 	// A book is good for this long at least, and for this many times of what it cost to make.
 	bookAge   = 3 * time.Second
 	bookTimes = 20
+	// oldBook is how old a book may be and still be shown while the next is made.
+	oldBook = time.Minute
 )
+
+// Run makes the books of days anew that somebody looks at, until ctx ends. Without it they are made while somebody waits.
+func (r *Reader) Run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case day := <-r.shelf.wish:
+			// Whoever looks next is told what is wrong.
+			_, _ = r.newBook(ctx, day)
+		}
+	}
+}
 
 // Ledger gives a page of the book of a service day: what is missing first, then the oldest money.
 func (r *Reader) Ledger(ctx context.Context, q BookQuery) (Book, error) {
@@ -142,16 +161,36 @@ func (r *Reader) Ledger(ctx context.Context, q BookQuery) (Book, error) {
 // bookOf gives a day's book: the one that is there while it is good enough.
 func (r *Reader) bookOf(ctx context.Context, date string) (*bookOf, error) {
 	r.shelf.mu.Lock()
-	defer r.shelf.mu.Unlock()
-	wall := r.o.Wall()
-	if b := r.shelf.books[date]; b != nil && wall.Sub(b.made) < max(bookAge, bookTimes*b.cost) {
+	b := r.shelf.books[date]
+	r.shelf.mu.Unlock()
+	if b == nil {
+		return r.newBook(ctx, date)
+	}
+	age := r.o.Wall().Sub(b.made)
+	if age < max(bookAge, bookTimes*b.cost) {
 		return b, nil
 	}
+	if age > max(oldBook, 2*bookTimes*b.cost) {
+		return r.newBook(ctx, date)
+	}
+	select {
+	case r.shelf.wish <- date:
+	default: // another is being made
+	}
+	return b, nil
+}
+
+// newBook makes a book and remembers it.
+func (r *Reader) newBook(ctx context.Context, date string) (*bookOf, error) {
+	begun := r.o.Wall()
 	b, err := r.makeBook(ctx, date)
 	if err != nil {
 		return nil, fmt.Errorf("read the ledger of %s: %w", date, err)
 	}
-	b.made, b.cost = r.o.Wall(), r.o.Wall().Sub(wall)
+	b.made = r.o.Wall()
+	b.cost = b.made.Sub(begun)
+	r.shelf.mu.Lock()
+	defer r.shelf.mu.Unlock()
 	if len(r.shelf.books) >= maxShelf {
 		clear(r.shelf.books)
 	}
@@ -321,12 +360,11 @@ func (r *Reader) MachineBook(ctx context.Context, machine string) (MachineBook, 
 	if f == nil {
 		return b, ErrStarting
 	}
-	open, err := r.openFaults(ctx)
+	mine, err := r.declared(ctx, f, machine)
 	if err != nil {
 		return b, err
 	}
-	declared := fleet.Declared(f.Engine().Presence().Snapshot(r.o.Now()), open)
-	d, said := declared[machine]
+	d, said := mine[machine]
 	if said {
 		b.Declared = &d
 	}
@@ -335,10 +373,6 @@ func (r *Reader) MachineBook(ctx context.Context, machine string) (MachineBook, 
 	}
 	if b.Status.Records == 0 && !said && len(b.Status.Quarantined) == 0 {
 		return b, fmt.Errorf("machine %s: %w: the ledger has nothing of it, and it declared nothing", machine, ErrNotFound)
-	}
-	mine := ledger.Declarations{}
-	if said {
-		mine[machine] = d
 	}
 	err = f.Ledger().Gaps(ctx, ledger.Filter{Machine: machine}, mine, func(g ledger.Gap) error {
 		b.Gaps = append(b.Gaps, g)
@@ -365,6 +399,23 @@ func (r *Reader) MachineBook(ctx context.Context, machine string) (MachineBook, 
 	})
 	slices.Reverse(b.Certificates)
 	return b, err
+}
+
+// declared is what one machine said last of its journal.
+func (r *Reader) declared(ctx context.Context, f *fleet.Fleet, machine string) (ledger.Declarations, error) {
+	var roster []presence.Saved
+	if v, ok := f.Engine().Presence().View(machine); ok {
+		roster = append(roster, presence.Saved{
+			Machine: machine, LastHeartbeat: v.LastHeartbeat, Pending: v.Pending, PendingMinor: v.PendingMinor, Currency: v.Currency,
+			OldestPending: v.OldestPending, Epoch: v.Epoch, LastSeq: v.LastSeq,
+		})
+	}
+	open, err := r.openFaults(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open = slices.DeleteFunc(slices.Clone(open), func(f faults.Fault) bool { return f.Subject.Machine != machine })
+	return fleet.Declared(roster, open), nil
 }
 
 // Certificate gives the newest issued certificate of a machine's service day.

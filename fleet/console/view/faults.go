@@ -120,6 +120,9 @@ func (r *Reader) Faults(ctx context.Context, q FaultQuery) (FaultList, error) {
 	children := childrenOf(open)
 	for {
 		list, err := r.o.Store.Faults().List(ctx, sq)
+		if errors.Is(err, faults.ErrNotFound) {
+			return out, fmt.Errorf("%w: after %q: %w", ErrUsage, q.After, err)
+		}
 		if err != nil {
 			return out, fmt.Errorf("list faults: %w", err)
 		}

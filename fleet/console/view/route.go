@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -70,6 +71,7 @@ func (r *Reader) Route(ctx context.Context, route, date string) (RoutePage, erro
 	p.Plan = r.plan(route, p.Day)
 	now := r.o.Now()
 	p.Why, _ = r.o.Expect.Expect(route, now)
+	p.Why.Source = cmp.Or(p.Why.Source, expect.SourceNone)
 	if y, err := r.o.Rules().Rule(route, now.In(r.o.Zone), p.Why.Source).YAML(); err == nil {
 		p.Rule = string(y)
 	}

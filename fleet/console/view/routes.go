@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/farebeat/farebeat/fleet"
@@ -122,8 +123,37 @@ func (r *Reader) Routes(ctx context.Context, q GridQuery) (Grid, error) {
 	return g, nil
 }
 
-// gridRows makes a row of every route that was expected or seen on the day.
+// gridCache remembers the rows of one day for as long as the round stays.
+type gridCache struct {
+	mu    sync.Mutex
+	day   string
+	round uint64
+	dirty uint64
+	rows  []RouteRow
+}
+
+// gridRows gives a row of every route that was expected or seen on the day. The slice is the caller's, the cells are shared.
 func (r *Reader) gridRows(ctx context.Context, day Day, hours []time.Time, o *observed) ([]RouteRow, error) {
+	r.grid.mu.Lock()
+	defer r.grid.mu.Unlock()
+	var round uint64
+	if o != nil {
+		round = o.number
+	}
+	dirty := r.dirty.Load()
+	if r.grid.rows != nil && r.grid.day == day.Date && r.grid.round == round && r.grid.dirty == dirty {
+		return slices.Clone(r.grid.rows), nil
+	}
+	rows, err := r.makeGrid(ctx, day, hours, o)
+	if err != nil {
+		return nil, err
+	}
+	r.grid.day, r.grid.round, r.grid.dirty, r.grid.rows = day.Date, round, dirty, rows
+	return slices.Clone(rows), nil
+}
+
+// makeGrid makes a row of every route that was expected or seen on the day.
+func (r *Reader) makeGrid(ctx context.Context, day Day, hours []time.Time, o *observed) ([]RouteRow, error) {
 	byRoute := map[string]*RouteRow{}
 	row := func(route string) *RouteRow {
 		if byRoute[route] == nil {

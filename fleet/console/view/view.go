@@ -57,6 +57,7 @@ type Reader struct {
 
 	book  bookCache
 	shelf bookShelf
+	grid  gridCache
 }
 
 // observed is a round, and when it came.
@@ -71,7 +72,7 @@ type observed struct {
 
 // New makes a reader.
 func New(o Options) *Reader {
-	return &Reader{o: o, past: map[int64]pastHour{}, shelf: bookShelf{books: map[string]*bookOf{}}}
+	return &Reader{o: o, past: map[int64]pastHour{}, shelf: bookShelf{books: map[string]*bookOf{}, wish: make(chan string)}}
 }
 
 // Observe takes a round. It is for fleet.Options.Watch.
