@@ -4,7 +4,6 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,9 +37,9 @@ operator's clock (date,route_id,hour,distinct,peak,mean).`,
 			}
 			out := csv.NewWriter(cmd.OutOrStdout())
 			if hourly {
-				err = writeHours(cmd, s.Counts(), out, start, end, route, loc)
+				err = counts.WriteHours(cmd.Context(), s.Counts(), out.Write, start, end, route, loc)
 			} else {
-				err = writeMinutes(cmd, s.Counts(), out, start, end, route)
+				err = counts.WriteMinutes(cmd.Context(), s.Counts(), out.Write, start, end, route)
 			}
 			out.Flush()
 			return errors.Join(err, out.Error(), s.Close())
@@ -72,43 +71,4 @@ func parseRange(from, to string) (start, end time.Time, err error) {
 		return start, end, fmt.Errorf("--to %s is not after --from %s", to, from)
 	}
 	return start, end, nil
-}
-
-func writeMinutes(cmd *cobra.Command, series counts.Store, out *csv.Writer, from, to time.Time, route string) error {
-	if err := out.Write([]string{"time", "route_id", "online", "min", "max", "known", "expected", "threshold", "blind"}); err != nil {
-		return err
-	}
-	return series.Frames(cmd.Context(), from, to, func(f counts.Frame) error {
-		at := f.At.UTC().Format(time.RFC3339)
-		for _, r := range f.Rows {
-			if route != "" && r.Route != route {
-				continue
-			}
-			row := []string{at, r.Route}
-			for _, n := range []int{r.Online, r.Min, r.Max, r.Known, r.Expected, r.Threshold} {
-				row = append(row, strconv.Itoa(n))
-			}
-			if err := out.Write(append(row, strconv.FormatBool(f.Blind))); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func writeHours(cmd *cobra.Command, series counts.Store, out *csv.Writer, from, to time.Time, route string, loc *time.Location) error {
-	rows, err := series.Hours(cmd.Context(), from, to, route)
-	if err != nil {
-		return err
-	}
-	if err := out.Write([]string{"date", "route_id", "hour", "distinct", "peak", "mean"}); err != nil {
-		return err
-	}
-	for _, r := range rows {
-		date, hour := r.Local(loc)
-		if err := out.Write([]string{date, r.Route, strconv.Itoa(hour), strconv.Itoa(r.Distinct), strconv.Itoa(r.Peak), strconv.FormatFloat(r.Mean(), 'f', 2, 64)}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
