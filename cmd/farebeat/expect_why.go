@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -31,35 +30,6 @@ func (f *whyFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.store.data, "data", "", "data folder of the fleet service; the configuration's without it")
 	cmd.Flags().StringVar(&f.route, "route", "", "show what each source of the configuration says of this route")
 	cmd.Flags().StringVar(&f.at, "at", "", "time of the local clock, HH:MM; now without it")
-}
-
-// why is what is said of a route at one time.
-type why struct {
-	Route    string      `json:"route_id"`
-	At       time.Time   `json:"at"`
-	Day      string      `json:"day_type"`
-	InForce  whySource   `json:"in_force"`
-	Sources  []whySource `json:"sources"`
-	LeftOut  []whyDay    `json:"days_left_out"`
-	location *time.Location
-}
-
-// whySource is what one source says.
-type whySource struct {
-	Source     string `json:"source"`
-	Expected   int    `json:"expected"`
-	Now        int    `json:"now"`
-	Lowest     int    `json:"lowest"`
-	SampleSize int    `json:"sample_size"`
-	Low        int    `json:"low"`
-	LowSample  int    `json:"low_sample_size"`
-	// Silent is why the source says nothing; empty if it does.
-	Silent string `json:"silent,omitempty"`
-}
-
-type whyDay struct {
-	Date   string `json:"date"`
-	Reason string `json:"reason"`
 }
 
 func (f *whyFlags) run(cmd *cobra.Command, date, format string) error {
@@ -96,7 +66,7 @@ func (f *whyFlags) run(cmd *cobra.Command, date, format string) error {
 	if s.history == nil {
 		w.Sources[len(w.Sources)-1].Silent = "there is no " + storePath(c.Data)
 	}
-	if err := w.print(cmd.OutOrStdout(), format); err != nil {
+	if err := printWhy(cmd.OutOrStdout(), w, zone, format); err != nil {
 		return err
 	}
 	if w.InForce.Source == expect.SourceNone {
@@ -142,60 +112,19 @@ func (s *sources) recallHistory(ctx context.Context, c configs.Config, asOf time
 }
 
 // why asks each source by itself and the chain of all.
-func (s sources) why(route string, at time.Time, zone *time.Location) why {
-	date := gtfs.DateOf(at.In(zone))
-	w := why{Route: route, At: at, Day: s.days.Type(date).String(), Sources: []whySource{}, LeftOut: []whyDay{}, location: zone}
-	inForce, _ := s.chain().Expect(route, at)
-	w.InForce = sayOf(inForce)
-	ask := func(name string, source expect.Source, silent string) {
-		said, ok := expect.Expectation{Source: name}, false
-		if source != nil {
-			said, ok = source.Expect(route, at)
-		}
-		entry := sayOf(said)
-		if !ok {
-			entry = whySource{Source: name, Silent: silent}
-		}
-		w.Sources = append(w.Sources, entry)
-	}
-	ask(expect.SourceHand, s.hand, "no number is set for this hour")
-	silent := "none is configured"
+func (s sources) why(route string, at time.Time, zone *time.Location) expect.Why {
+	all := expect.Sources{Hand: s.hand, Feed: s.feed, Days: s.days, History: s.history, Retired: s.retired, InForce: s.chain(), Location: zone}
 	if s.timetable != nil {
-		silent = "it has no such route on this date"
+		all.Timetable = s.timetable
 	}
-	if s.feed != nil && !s.feed.Covers(date) {
-		silent = s.feed.Expiry(date, 0)
-	}
-	ask(expect.SourceTimetable, s.timetable, silent)
-	if s.history == nil {
-		ask(expect.SourceHistory, nil, "")
-		return w
-	}
-	silent = fmt.Sprintf("%d days with counts are behind it, at least %d are needed", s.history.Sample(route, at), expect.MinDays)
-	switch {
-	case s.days.Type(date) == expect.Special:
-		silent = "the day is like no other"
-	case slices.Contains(s.retired.Gone, route):
-		silent = "an earlier timetable had the route, the one in force has not"
-	}
-	ask(expect.SourceHistory, s.history.Without(s.retired.Gone), silent)
-	for _, left := range s.history.LeftOut() {
-		w.LeftOut = append(w.LeftOut, whyDay{left.Date.String(), left.Reason})
-	}
-	return w
+	return all.Why(route, at)
 }
 
-func sayOf(e expect.Expectation) whySource {
-	return whySource{
-		Source: e.Source, Expected: e.Expected, Now: e.Now, Lowest: e.Lowest, SampleSize: e.SampleSize, Low: e.Low, LowSample: e.LowSample,
-	}
-}
-
-func (w why) print(to io.Writer, format string) error {
+func printWhy(to io.Writer, w expect.Why, zone *time.Location, format string) error {
 	if format == "json" {
 		return json.NewEncoder(to).Encode(w)
 	}
-	fmt.Fprintf(to, "route %s on %s in %s, a day judged as %s\n\n", w.Route, w.At.Format("Monday 2006-01-02 15:04"), w.location, w.Day)
+	fmt.Fprintf(to, "route %s on %s in %s, a day judged as %s\n\n", w.Route, w.At.Format("Monday 2006-01-02 15:04"), zone, w.Day)
 	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(out, "source\texpected\tnow\tlowest\tdays\tlow\tdays\t")
 	for _, s := range w.Sources {
@@ -207,9 +136,9 @@ func (w why) print(to io.Writer, format string) error {
 		if s.Source == w.InForce.Source {
 			won = "wins"
 		}
-		fmt.Fprintf(out, "%s\t%s%s\n", s.Source, s.numbers(), won)
+		fmt.Fprintf(out, "%s\t%s%s\n", s.Source, whyNumbers(s), won)
 	}
-	fmt.Fprintf(out, "in force\t%sfrom %s\n", w.InForce.numbers(), w.InForce.Source)
+	fmt.Fprintf(out, "in force\t%sfrom %s\n", whyNumbers(w.InForce), w.InForce.Source)
 	if err := out.Flush(); err != nil {
 		return err
 	}
@@ -219,8 +148,8 @@ func (w why) print(to io.Writer, format string) error {
 	return nil
 }
 
-// numbers are the columns of a table.
-func (s whySource) numbers() string {
+// whyNumbers are the columns of a table.
+func whyNumbers(s expect.Said) string {
 	low := "-\t-\t"
 	if s.LowSample > 0 {
 		low = fmt.Sprintf("%d\t%d\t", s.Low, s.LowSample)

@@ -96,11 +96,11 @@ in force   0         0    0       0     -    -     from none
 `+leftOut, "--route", "Z", "--date", "2026-03-01", "--at", "08:30")
 
 	code, out, errOut := ask("--route", "A", "--date", "2026-02-24", "--at", "09:30", "--format", "json")
-	var w why
+	var w expect.Why
 	if err := json.Unmarshal([]byte(out), &w); err != nil || code != 0 {
 		t.Fatal(code, err, errOut)
 	}
-	if want := (whySource{Source: expect.SourceHand, Expected: 7, Now: 7, Lowest: 7, Low: 2, LowSample: 38}); w.InForce != want || len(w.Sources) != 3 || len(w.LeftOut) != 2 || !w.At.Equal(now.Add(time.Hour)) {
+	if want := (expect.Said{Source: expect.SourceHand, Expected: 7, Now: 7, Lowest: 7, Low: 2, LowSample: 38}); w.InForce != want || len(w.Sources) != 3 || len(w.LeftOut) != 2 || !w.At.Equal(now.Add(time.Hour)) {
 		t.Errorf("%s", out)
 	}
 	for name, args := range map[string][]string{
