@@ -171,15 +171,6 @@ func newSeriesCmd() *cobra.Command {
 	return cmd
 }
 
-// sinkStatus is what `farebeat series status --json` prints of a sink.
-type sinkStatus struct {
-	Sink    string        `json:"sink"`
-	At      *time.Time    `json:"at,omitempty"` // of the newest minute or hour that was shipped
-	Behind  int64         `json:"behind"`
-	Dropped uint64        `json:"dropped"`
-	Aside   []store.Aside `json:"aside,omitempty"`
-}
-
 func newSeriesStatusCmd() *cobra.Command {
 	var flags storeFlags
 	cmd := &cobra.Command{
@@ -195,7 +186,7 @@ out, and the lines that it refuses for what they are. It reads the store, also w
 			if err != nil {
 				return err
 			}
-			list, late, err := sinkStatuses(cmd.Context(), c, s)
+			list, err := series.Standings(cmd.Context(), s, sinkNames(c))
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
 			}
@@ -207,7 +198,8 @@ out, and the lines that it refuses for what they are. It reads the store, also w
 					return err
 				}
 			}
-			if late {
+			now := time.Now()
+			if slices.ContainsFunc(list, func(st series.Standing) bool { return st.Late(now) }) {
 				return differenceError("counts wait for more than 15 minutes")
 			}
 			return nil
@@ -217,7 +209,7 @@ out, and the lines that it refuses for what they are. It reads the store, also w
 	return cmd
 }
 
-func printSink(cmd *cobra.Command, st sinkStatus, asJSON bool) error {
+func printSink(cmd *cobra.Command, st series.Standing, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(st)
 	}
@@ -235,36 +227,13 @@ func printSink(cmd *cobra.Command, st sinkStatus, asJSON bool) error {
 	return nil
 }
 
-// sinkStatuses reads the cursors. late: something waits for long.
-func sinkStatuses(ctx context.Context, c configs.Config, s *store.Store) (list []sinkStatus, late bool, err error) {
-	last, err := s.Counts().LastChange(ctx)
-	if err != nil {
-		return nil, false, err
-	}
+// sinkNames are the InfluxDBs of a configuration.
+func sinkNames(c configs.Config) []string {
+	var names []string
 	for _, influx := range c.Fleet.Influx {
-		value, err := s.Meta(ctx, series.CursorName(influx.Name))
-		if err != nil {
-			return nil, false, err
-		}
-		at, err := series.ReadCursor(value)
-		if err != nil {
-			return nil, false, fmt.Errorf("sink %s: %w", influx.Name, err)
-		}
-		st := sinkStatus{Sink: influx.Name, Behind: last - at.N, Dropped: at.Dropped}
-		if !at.At.IsZero() {
-			st.At = &at.At
-		}
-		if st.Aside, err = s.Counts().Asides(ctx, influx.Name); err != nil {
-			return nil, false, err
-		}
-		if waiting, err := s.Counts().Changes(ctx, at.N, 1); err != nil {
-			return nil, false, err
-		} else if len(waiting) > 0 && time.Since(waiting[0].Ended()) > 15*time.Minute {
-			late = true
-		}
-		list = append(list, st)
+		names = append(names, influx.Name)
 	}
-	return list, late, nil
+	return names
 }
 
 func newSeriesBackfillCmd() *cobra.Command {

@@ -57,10 +57,10 @@ func (c *Counts) LastChange(ctx context.Context) (n int64, err error) {
 
 // Aside is a line that a sink never takes, and why.
 type Aside struct {
-	Sink   string
-	At     time.Time // when it was set aside, to the second
-	Line   string
-	Reason string
+	Sink   string    `json:"sink"`
+	At     time.Time `json:"at"` // when it was set aside, to the second
+	Line   string    `json:"line"`
+	Reason string    `json:"reason"`
 }
 
 // maxAside bounds the lines that are kept of one sink; the oldest go first.
