@@ -71,7 +71,7 @@ type evidence struct {
 }
 
 func shown(q ledger.Quarantined) evidence {
-	return evidence{q, string(q.Record), string(q.Held), wayOut(q.Kind)}
+	return evidence{q, string(q.Record), string(q.Held), q.Kind.WayOut()}
 }
 
 func describe(q ledger.Quarantined) string {
@@ -86,7 +86,7 @@ func describe(q ledger.Quarantined) string {
 	if d := differing(q.Held, q.Record); q.Kind == ledger.Conflict && d != "" {
 		fmt.Fprintf(&b, "    they differ in %s\n", d)
 	}
-	fmt.Fprintf(&b, "    do: %s\n", wayOut(q.Kind))
+	fmt.Fprintf(&b, "    do: %s\n", q.Kind.WayOut())
 	return b.String()
 }
 
@@ -115,19 +115,4 @@ func differing(held, came []byte) string {
 	}
 	slices.Sort(names)
 	return strings.Join(names, ", ")
-}
-
-func wayOut(k ledger.Kind) string {
-	switch k {
-	case ledger.Conflict:
-		return "the machine's counter went back, or its storage was copied. Compare both with the back office's orders (farebeat ledger reconcile), " +
-			"book the one that is missing there by hand, and give the machine a new epoch or another journal."
-	case ledger.Forged:
-		return "check the machine's key (farebeat machine key): with the right one it signs what comes next. If its key is right, somebody else sends in its name."
-	case ledger.Malformed:
-		return "read the record above. If it came from the machine, its software is at fault: its maker has to mend it. The number stays a gap."
-	case ledger.BrokenChain:
-		return "the machine's journal was changed or is of two machines with one key. The record counts, since its MAC is good; look at the machine."
-	}
-	return ""
 }

@@ -95,16 +95,29 @@ func (r *Reader) Machines(_ context.Context, q MachineQuery) (MachineList, error
 	if err != nil {
 		return l, err
 	}
-	order, err := machineOrder(q.Order)
+	rows, err := r.AllMachines(q, l.Counts)
 	if err != nil {
 		return l, err
 	}
+	l.All, l.Pages = len(rows), max(1, (len(rows)+limit-1)/limit)
+	l.Page = min(l.Page, l.Pages)
+	l.Machines = append(l.Machines, rows[min(len(rows), (l.Page-1)*limit):min(len(rows), l.Page*limit)]...)
+	return l, nil
+}
+
+// AllMachines lists the machines of all pages of a query. tally, where it is not nil, is given how many of those that Find matches are in each
+// state.
+func (r *Reader) AllMachines(q MachineQuery, tally map[schemas.MachineCondition]int) ([]MachineRow, error) {
+	order, err := machineOrder(cmp.Or(q.Order, "worst"))
+	if err != nil {
+		return nil, err
+	}
 	state := schemas.MachineCondition(strings.ToUpper(q.State))
 	if q.State != "" && q.State != "lost" && !slices.Contains(MachineStates(), state) {
-		return l, fmt.Errorf("%w: state %q: want lost or one of %v", ErrUsage, q.State, MachineStates())
+		return nil, fmt.Errorf("%w: state %q: want lost or one of %v", ErrUsage, q.State, MachineStates())
 	}
 	if _, err := r.current(); err != nil {
-		return l, err
+		return nil, err
 	}
 	find := strings.ToLower(q.Find)
 	var rows []MachineRow
@@ -113,17 +126,16 @@ func (r *Reader) Machines(_ context.Context, q MachineQuery) (MachineList, error
 		if find != "" && !strings.Contains(strings.ToLower(m.Machine+"\x00"+m.Vehicle+"\x00"+m.Route+"\x00"+m.Depot), find) {
 			return
 		}
-		l.Counts[m.State]++
+		if tally != nil {
+			tally[m.State]++
+		}
 		lost := m.State == schemas.Stranded || m.State == schemas.Dark
 		if q.State == "" || q.State == "lost" && lost || m.State == state {
 			rows = append(rows, m)
 		}
 	})
 	slices.SortFunc(rows, order)
-	l.All, l.Pages = len(rows), max(1, (len(rows)+limit-1)/limit)
-	l.Page = min(l.Page, l.Pages)
-	l.Machines = append(l.Machines, rows[min(len(rows), (l.Page-1)*limit):min(len(rows), l.Page*limit)]...)
-	return l, nil
+	return rows, nil
 }
 
 func machineOrder(name string) (func(a, b MachineRow) int, error) {

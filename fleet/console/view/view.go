@@ -30,7 +30,7 @@ var (
 	ErrUsage = errors.New("not understood")
 )
 
-// Options say what a Reader reads. All are required.
+// Options say what a Reader reads. All but Why and Sinks are required.
 type Options struct {
 	Fleet  func() *fleet.Fleet // nil until the service is made
 	Store  *store.Store
@@ -40,6 +40,9 @@ type Options struct {
 	Now    func() time.Time // the service's clock
 	Wall   func() time.Time // the clock on the wall, by which the age of a round is judged
 	Tick   time.Duration    // between two rounds, on the wall
+	// Why tells what each source says of a route; nil: only what Expect says is told.
+	Why   func(route string, at time.Time) expect.Why
+	Sinks []string // names of the InfluxDBs that counts are shipped to
 }
 
 // Reader answers. It is safe for concurrent use.
