@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"net"
@@ -18,7 +19,10 @@ import (
 	"github.com/farebeat/farebeat/fleet/console"
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
+	"github.com/farebeat/farebeat/fleet/console/api"
+	"github.com/farebeat/farebeat/fleet/console/export"
 	"github.com/farebeat/farebeat/fleet/console/view"
+	"github.com/farebeat/farebeat/fleet/expect"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/topics"
@@ -64,7 +68,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	cs := &consoleServer{listener: listener, logger: o.logger}
 	cs.view = view.New(view.Options{
 		Fleet: func() *fleet.Fleet { return s.fleet }, Store: o.store, Expect: o.engine.Expect, Rules: o.rulesInForce(), Zone: o.engine.Location, Now: o.now,
-		Wall: time.Now, Tick: o.tick,
+		Wall: time.Now, Tick: o.tick, Why: o.why(), Sinks: sinkNames(o.config),
 	})
 	if cs.gate, err = access.New(gateOptions(o)); err != nil {
 		return nil, usageError(fmt.Errorf("console: %w", err))
@@ -78,7 +82,19 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	if err != nil {
 		return nil, err
 	}
-	cs.console, err = console.New(console.Options{Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", Speed: o.speed, Logger: o.logger})
+	calls, err := api.New(api.Options{
+		View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), Status: console.Status, Logger: o.logger,
+		TIDES: func(ctx context.Context, w io.Writer, f ledger.Filter) error {
+			_, err := export.WriteTIDES(ctx, w, o.tree.Operator(), o.config.Data, s.fleet.Ledger(), f)
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	cs.console, err = console.New(console.Options{
+		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, Speed: o.speed, Logger: o.logger,
+	})
 	return cs, err
 }
 
@@ -116,6 +132,14 @@ func gateOptions(o serverOptions) access.Options {
 
 // commandPatience is how long a gateway may take to answer what somebody asks in the console.
 const commandPatience = 5 * time.Minute
+
+// why tells what each source says of a route; nil where the sources are not known one by one.
+func (o serverOptions) why() func(string, time.Time) expect.Why {
+	if o.expected == nil {
+		return nil
+	}
+	return o.expected.why
+}
 
 // rulesInForce is what is decided by now.
 func (o serverOptions) rulesInForce() func() *rules.Set {

@@ -113,11 +113,24 @@ func (s *sources) recallHistory(ctx context.Context, c configs.Config, asOf time
 
 // why asks each source by itself and the chain of all.
 func (s sources) why(route string, at time.Time, zone *time.Location) expect.Why {
-	all := expect.Sources{Hand: s.hand, Feed: s.feed, Days: s.days, History: s.history, Retired: s.retired, InForce: s.chain(), Location: zone}
+	return s.apart(s.chain(), zone).Why(route, at)
+}
+
+// apart are the sources one by one, beside what is in force.
+func (s sources) apart(inForce expect.Source, zone *time.Location) expect.Sources {
+	all := expect.Sources{Hand: s.hand, Feed: s.feed, Days: s.days, History: s.history, Retired: s.retired, InForce: inForce, Location: zone}
 	if s.timetable != nil {
 		all.Timetable = s.timetable
 	}
-	return all.Why(route, at)
+	return all
+}
+
+// why asks each source of the service, and what it expects, which is less for a while after a change.
+func (e *expectations) why(route string, at time.Time) expect.Why {
+	e.mu.Lock()
+	s := e.sources
+	e.mu.Unlock()
+	return s.apart(e.live, e.zone).Why(route, at)
 }
 
 func printWhy(to io.Writer, w expect.Why, zone *time.Location, format string) error {

@@ -30,6 +30,7 @@ func TestImportDirections(t *testing.T) {
 		{"github.com/coreos/go-oidc/", []string{"fleet/console/access"}},
 		{"golang.org/x/oauth2", []string{"fleet/console/access"}},
 		{"github.com/chromedp/", nil}, // tests only
+		{"github.com/danielgtaylor/huma/", []string{"fleet/console/api"}},
 		{module + "cmd", []string{"cmd"}},
 		{module + "configs", []string{"cmd"}},
 		{module + "broker", []string{"cmd", "broker"}},

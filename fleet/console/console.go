@@ -19,7 +19,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/view"
 )
 
-// Options say what a console shows and who may use it. All but Speed and Logger are required.
+// Options say what a console shows and who may use it. All but API, Speed and Logger are required.
 type Options struct {
 	Operator string // of the topic tree
 	View     *view.Reader
@@ -27,6 +27,8 @@ type Options struct {
 	Gate     *access.Gate
 	Audit    audit.Log
 	OIDC     bool // people may sign in with a provider
+	// API serves what is under /api/; nil: there is none. It keeps other sites' pages away by itself.
+	API http.Handler
 	// Speed is how many seconds of the service's clock pass in one on the wall; 0: 1. It is for demonstrations.
 	Speed  float64
 	Logger *slog.Logger
@@ -92,7 +94,12 @@ func (c *Console) routes() http.Handler {
 	mux.Handle("GET /ledger/{machine}/certificate/{date}", c.signedIn(c.certificate))
 	mux.Handle("POST /account/tokens", c.signedIn(c.makeToken))
 	mux.Handle("/", c.signedIn(c.pages.ServeHTTP))
-	return secure(http.NewCrossOriginProtection().Handler(mux))
+	outer := http.NewServeMux()
+	outer.Handle("/", http.NewCrossOriginProtection().Handler(mux))
+	if c.o.API != nil {
+		outer.Handle("/api/", c.o.API)
+	}
+	return secure(outer)
 }
 
 // signedIn lets only those pass of whom it is known who they are. A browser of somebody else is led to the page to sign in.
@@ -139,7 +146,9 @@ func secure(next http.Handler) http.Handler {
 	})
 }
 
-// status is the HTTP status of an error.
+// Status is the HTTP status of an error, of pages and of the API.
+func Status(err error) int { return status(err) }
+
 func status(err error) int {
 	switch {
 	case errors.Is(err, view.ErrNotFound), errors.Is(err, act.ErrNotFound):
