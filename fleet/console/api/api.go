@@ -181,6 +181,11 @@ func (a *API) registerDocument() {
 
 // seal makes the document, which nobody changes after.
 func (a *API) seal() (err error) {
+	problem := a.huma.OpenAPI().Components.Schemas.Map()["Problem"]
+	for _, name := range []string{"type", "instance"} {
+		problem.Properties[name].Format = "uri-reference" // RFC 9457, 3.1; the library says uri
+	}
+	problem.Properties["instance"].Examples = []any{Prefix + "/faults"}
 	if a.json, err = json.MarshalIndent(a.huma.OpenAPI(), "", "  "); err != nil {
 		return err
 	}
