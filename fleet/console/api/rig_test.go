@@ -86,7 +86,7 @@ func newRig(t testing.TB, o options) *rig {
 		return func(ctx context.Context) (net.Conn, error) { return b.Dial(ctx, id) }
 	}
 	rows := []expect.RouteHour{{Route: "A", Hour: 12, Vehicles: 2}, {Route: evil, Hour: 12, Vehicles: 1}}
-	hand, set := expect.NewByHand(rows, time.UTC), rules.Default(time.UTC)
+	hand, set := expect.Chain{expect.NewByHand(rows, time.UTC)}, rules.Default(time.UTC)
 	orders := filepath.Join(dir, "orders")
 	v := view.New(view.Options{
 		Fleet: func() *fleet.Fleet { return r.fleet }, Store: r.store, Expect: hand, Rules: func() *rules.Set { return set }, Zone: time.UTC, Now: r.clock,
