@@ -43,13 +43,13 @@ type Options struct {
 
 // API is an HTTP handler for all under /api/. It is safe for concurrent use.
 type API struct {
-	o         Options
-	huma      huma.API
-	mux       *http.ServeMux
-	handler   http.Handler
-	limits    *limits
-	json      []byte        // the document
-	yaml      []byte
+	o       Options
+	huma    huma.API
+	mux     *http.ServeMux
+	handler http.Handler
+	limits  *limits
+	json    []byte // the document
+	yaml    []byte
 }
 
 // New makes an API.

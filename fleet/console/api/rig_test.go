@@ -111,7 +111,7 @@ func newRig(t testing.TB, o options) *rig {
 	})
 	must(t, err)
 	a, err := act.New(act.Options{
-		Orders: orders, Store: r.store.Faults(), Audit: r.store.AuditLog(), Tree: tree, Now: r.clock, Patience: 5 * time.Minute,
+		Orders: orders, Store: r.store.Faults(), Ledger: r.fleet.Ledger, Audit: r.store.AuditLog(), Tree: tree, Now: r.clock, Patience: 5 * time.Minute,
 		Session: session.Options{ClientID: "console", Dial: dial(topics.Identity{Role: topics.RoleOperator, Name: "console"})},
 	})
 	must(t, err)

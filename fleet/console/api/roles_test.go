@@ -133,7 +133,7 @@ func samples(r *rig) map[string]sample {
 		"collect": {path: "/machines/m2/collect", body: `{"vehicle":"bus-m2"}`, status: 202}, "commands": {path: "/commands?machine=m2"},
 		"command": {path: "/commands/" + r.collect()}, "ledger_status": {path: "/ledger/status?from=2018-06-12&to=2018-06-12"},
 		"ledger_gaps": {path: "/ledger/gaps?machine=m2"}, "ledger_conflicts": {path: "/ledger/conflicts?kind=forged"}, "ledger_totals": {path: "/ledger/totals"},
-		"ledger_certificate": {path: "/ledger/certificates/2018-06-12/m2"}, "ledger_verify": {path: "/ledger/verify", body: `{"machine":"m1"}`},
+		"ledger_certificate": {path: "/ledger/certificates/2018-06-12/m2"}, "ledger_verify": {path: "/ledger/verify", body: `{"machine":"nosuch"}`, status: 404}, "ledger_proof": {path: "/ledger/verify", status: 404},
 		"ledger_export": {path: "/ledger/export?format=csv&machine=m1"},
 		"counts_csv":    {path: "/counts.csv?hourly=true"}, "faults_csv": {path: "/faults.csv?show=all"}, "machines_csv": {path: "/machines.csv?order=name"},
 		"tickets": {path: "/tickets?all=true"}, "tickets_revoke": {path: "/tickets/revoke", body: `{"vehicle":"bus-m2","reason":"stolen"}`},
