@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -29,7 +30,7 @@ import (
 // Prefix is where the API begins.
 const Prefix = "/api/v1"
 
-// Options say what an API tells and who may use it. All but TIDES and Logger are required.
+// Options say what an API tells and who may use it. All but TIDES, Wall and Logger are required.
 type Options struct {
 	View   *view.Reader
 	Act    *act.Actions
@@ -37,7 +38,9 @@ type Options struct {
 	Audit  audit.Log
 	Status func(error) int // the HTTP status of an error of the packages above
 	// TIDES writes a TIDES data package as a zip of what a filter selects; nil: the API has no such format.
-	TIDES  func(ctx context.Context, w io.Writer, f ledger.Filter) error
+	TIDES func(ctx context.Context, w io.Writer, f ledger.Filter) error
+	// Wall is the clock on the wall, by which it is judged who calls too often; nil: time.Now.
+	Wall   func() time.Time
 	Logger *slog.Logger
 }
 
@@ -56,6 +59,9 @@ type API struct {
 func New(o Options) (*API, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Wall == nil {
+		o.Wall = time.Now
 	}
 	a := &API{o: o, mux: http.NewServeMux(), limits: newLimits()}
 	a.huma = humago.NewWithPrefix(a.mux, Prefix, a.config())

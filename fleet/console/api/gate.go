@@ -27,7 +27,7 @@ func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
 		writeProblem(w, r, code, o.OperationID+": "+text+wayOut(code))
 	}
 	address := access.Address(r.RemoteAddr)
-	if wait := a.limits.address(address, time.Now()); wait > 0 {
+	if wait := a.limits.address(address, a.o.Wall()); wait > 0 {
 		tooMany(w, refuse, wait)
 		return
 	}
@@ -43,7 +43,7 @@ func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
 			return
 		}
 		c.who = act.Actor{Identity: who, Remote: address}
-		if wait := a.limits.pass(who.Pass, address, time.Now()); wait > 0 {
+		if wait := a.limits.pass(who.Pass, address, a.o.Wall()); wait > 0 {
 			tooMany(w, refuse, wait)
 			return
 		}

@@ -66,6 +66,7 @@ type rig struct {
 type options struct {
 	open  *access.Identity
 	tides func(context.Context, io.Writer, ledger.Filter) error
+	wall  func() time.Time
 }
 
 func newRig(t testing.TB, o options) *rig {
@@ -115,7 +116,7 @@ func newRig(t testing.TB, o options) *rig {
 		Session: session.Options{ClientID: "console", Dial: dial(topics.Identity{Role: topics.RoleOperator, Name: "console"})},
 	})
 	must(t, err)
-	calls, err := api.New(api.Options{View: v, Act: a, Gate: r.gate, Audit: r.store.AuditLog(), Status: console.Status, TIDES: o.tides})
+	calls, err := api.New(api.Options{View: v, Act: a, Gate: r.gate, Audit: r.store.AuditLog(), Status: console.Status, TIDES: o.tides, Wall: o.wall})
 	must(t, err)
 	r.console, err = console.New(console.Options{Operator: "tampa", View: v, Act: a, Gate: r.gate, Audit: r.store.AuditLog(), API: calls})
 	must(t, err)
