@@ -161,8 +161,12 @@ func TestEveryOperationIsOpenToItsRoleAndToNoOther(t *testing.T) {
 		name, token string
 		role        access.Role
 	}{
-		{name: "nobody"}, {name: "a wrong token", token: "fbt_" + strings.Repeat("A", 43)}, {name: "no token of ours", token: "x"},
-		{"a viewer", r.tokens[access.Viewer], access.Viewer}, {"an operator", r.tokens[access.Operator], access.Operator}, {"an admin", r.tokens[access.Admin], access.Admin},
+		{name: "nobody"},
+		{name: "a wrong token", token: "fbt_" + strings.Repeat("A", 43)},
+		{name: "no token of ours", token: "x"},
+		{"a viewer", r.tokens[access.Viewer], access.Viewer},
+		{"an operator", r.tokens[access.Operator], access.Operator},
+		{"an admin", r.tokens[access.Admin], access.Admin},
 	}
 	for _, c := range contracts(t) {
 		s, ok := calls[c.ID]

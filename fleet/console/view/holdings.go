@@ -29,7 +29,7 @@ type HoldingRow struct {
 // HoldingList is a page of the ledger.
 type HoldingList struct {
 	Machines []HoldingRow `json:"machines"`
-	Next     string    `json:"next,omitempty"` // HoldingQuery.After of the next page; empty: this is the last
+	Next     string       `json:"next,omitempty"` // HoldingQuery.After of the next page; empty: this is the last
 }
 
 // GapList is the gaps of a page of machines.
