@@ -30,6 +30,7 @@ func (c *Console) funcs() template.FuncMap {
 		"minute":  local("15:04"),
 		"date":    local("Mon 2 Jan 2006"),
 		"stamp":   local("2006-01-02 15:04:05 -07:00"),
+		"running": func(hour time.Time) bool { d := c.o.View.Clock().Sub(hour); return d >= 0 && d < time.Hour },
 		"iso":     func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") },
 		"when":    func(t time.Time) string { return whenText(t.In(zone()), c.o.View.Clock().In(zone())) },
 		"number":  number,

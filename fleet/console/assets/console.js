@@ -83,6 +83,13 @@ function listen() {
   });
 }
 
+// A table that is wider than the screen begins at the running hour, with one before it.
+for (const hour of document.querySelectorAll(".scroll th.now")) {
+  const box = hour.closest(".scroll");
+  const first = hour.parentElement.firstElementChild;
+  if (box.scrollWidth > box.clientWidth) box.scrollLeft = hour.offsetLeft - first.offsetWidth - hour.offsetWidth;
+}
+
 startKeys();
 showAges();
 setInterval(() => { showAges(); showTrouble(); }, 1000);
