@@ -117,9 +117,6 @@ func (a *API) registerFaults() {
 			q := in.query()
 			q.After, q.Limit = in.After, in.Limit
 			list, err := a.o.View.Faults(c, q)
-			if errors.Is(err, faults.ErrNotFound) {
-				err = fmt.Errorf("after %q: %w", in.After, view.ErrNotFound)
-			}
 			return &page[view.FaultList]{c.next("after", list.Next), list}, err
 		})
 	register(a, op{

@@ -51,7 +51,7 @@ func TestBadInputIsRefusedAndNamed(t *testing.T) {
 		{"GET", "/faults?limit=" + mark, "", 422, "query.limit"},
 		{"GET", "/faults?show=" + mark, "", 422, "query.show"},
 		{"GET", "/faults?kind=" + mark, "", 400, "there is no such kind of fault"},
-		{"GET", "/faults?after=nosuch", "", 404, "nosuch"},
+		{"GET", "/faults?after=nosuch", "", 400, "nosuch"},
 		{"GET", "/faults?machine=" + long, "", 422, "query.machine"},
 		{"GET", "/faults?machine=a%00b", "", 422, "control characters"},
 		{"GET", "/faults?machine=a%0ab", "", 422, "control characters"},
