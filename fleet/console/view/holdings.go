@@ -52,10 +52,11 @@ func (r *Reader) holdings(ctx context.Context, q *HoldingQuery) (*ledger.Ledger,
 	if f == nil {
 		return nil, nil, ErrStarting
 	}
-	declared, err := f.Declared(ctx)
+	open, err := r.openFaults(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read what machines declared: %w", err)
+		return nil, nil, err
 	}
+	declared := fleet.Declared(f.Engine().Presence().Snapshot(r.o.Now()), open) // of now, as on the page
 	if q.Machine == "" {
 		return f.Ledger(), declared, nil
 	}
