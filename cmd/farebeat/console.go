@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -85,7 +86,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	calls, err := api.New(api.Options{
 		View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), Status: console.Status, Logger: o.logger,
 		TIDES: func(ctx context.Context, w io.Writer, f ledger.Filter) error {
-			_, err := export.WriteTIDES(ctx, w, o.tree.Operator(), o.config.Data, s.fleet.Ledger(), f)
+			_, err := export.WriteTIDES(ctx, w, o.tree.Operator(), filepath.Dir(o.store.Path()), s.fleet.Ledger(), f)
 			return err
 		},
 	})

@@ -339,7 +339,7 @@ func stretches(list []faults.Fault, v presence.View, now time.Time) []Stretch {
 	return out
 }
 
-// Vehicles finds the machines that a vehicle carries, by their own word.
+// Vehicle finds the machines that a vehicle carries, by their own word.
 func (r *Reader) Vehicle(id string) ([]MachineRow, error) {
 	f := r.o.Fleet()
 	if f == nil {
