@@ -141,6 +141,7 @@ func TestRefusedPublishes(t *testing.T) {
 		{"a viewer writes", "write", viewerID, pub{root + "report/x", "{}", 1, false}},
 		{"a third party writes", "write", third, pub{root + "event/major/x", "{}", 1, false}},
 		{"an operator writes a fault", "write", operator, pub{root + "vehicle/v1/fault/m1", "{}", 1, true}},
+		{"an admin writes a fault", "write", topics.Identity{Role: topics.RoleAdmin, Name: "a"}, pub{root + "vehicle/v1/fault/m1", "{}", 1, true}},
 		{"another operator's tree", "write", fleetID, pub{"farebeat/v1/chicago/fleet", "{}", 1, true}},
 		{"not in the tree", "write", fleetID, pub{root + "something/else", "{}", 1, true}},
 		{"an id that is encoded otherwise", "write", fleetID, pub{root + "machine/%6D1/state", "{}", 1, true}},
@@ -252,6 +253,7 @@ func TestReadTable(t *testing.T) {
 	}{
 		{fleetID, []string{"#", "machine/+/state"}, nil, true},
 		{topics.Identity{Role: topics.RoleOperator, Name: "o"}, []string{"#"}, nil, true},
+		{topics.Identity{Role: topics.RoleAdmin, Name: "a"}, []string{"#"}, nil, true},
 		{viewerID, []string{"#", "vehicle/+/transactions/#"}, nil, true},
 		{machineID("m1"), []string{"fleet"}, []string{"#", "+", "machine/m1/heartbeat", "machine/m1/#", "route/#", "vehicle/#"}, false},
 		{

@@ -24,7 +24,7 @@ func TestLoadUsersErrors(t *testing.T) {
 		"too few fields":        {"# ok\n\nann:viewer\n", 0o600, "users file FILE line 3: want name:role:id:hash:grants"},
 		"no name":               {":viewer::" + sha, 0o600, `users file FILE line 1: user "": want a name without colon, hash or space`},
 		"a space in the name":   {"a b:viewer::" + sha, 0o600, `users file FILE line 1: user "a b": want a name without colon, hash or space`},
-		"role":                  {"ann:god::" + sha, 0o600, `users file FILE line 1: user "ann": role "god": want one of [machine gateway fleet operator viewer third_party simulator]`},
+		"role":                  {"ann:god::" + sha, 0o600, `users file FILE line 1: user "ann": role "god": want one of [machine gateway fleet operator admin viewer third_party simulator]`},
 		"machine without id":    {"m1:machine::" + sha, 0o600, `users file FILE line 1: user "m1": an id is given for the roles machine and gateway, and only for them`},
 		"viewer with id":        {"ann:viewer:x:" + sha, 0o600, `users file FILE line 1: user "ann": an id is given for the roles machine and gateway, and only for them`},
 		"plain password":        {"ann:viewer::secret", 0o600, `users file FILE line 1: user "ann": the hash is neither bcrypt nor sha256`},

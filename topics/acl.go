@@ -108,7 +108,7 @@ func (t Tree) MayReceive(id Identity, topic string) error {
 func (t Tree) readable(id Identity) []string {
 	var filters []string
 	switch id.Role {
-	case RoleFleet, RoleOperator, RoleViewer:
+	case RoleFleet, RoleOperator, RoleAdmin, RoleViewer:
 		return []string{t.root + "#"}
 	case RoleThirdParty:
 		filters = append(filters, t.root+"route/#", t.root+"meta/#")

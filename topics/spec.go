@@ -35,6 +35,7 @@ const (
 	RoleGateway    Role = "gateway"     // one vehicle's gateway
 	RoleFleet      Role = "fleet"       // the fleet service
 	RoleOperator   Role = "operator"    // people and programs of the operator
+	RoleAdmin      Role = "admin"       // what an operator may, and administers in the console
 	RoleViewer     Role = "viewer"      // reads everything
 	RoleThirdParty Role = "third_party" // reads faults, route counts and what it was granted
 	RoleSimulator  Role = "simulator"   // speaks for any machine and gateway: test cities only
@@ -42,7 +43,7 @@ const (
 
 // Roles lists every role.
 func Roles() []Role {
-	return []Role{RoleMachine, RoleGateway, RoleFleet, RoleOperator, RoleViewer, RoleThirdParty, RoleSimulator}
+	return []Role{RoleMachine, RoleGateway, RoleFleet, RoleOperator, RoleAdmin, RoleViewer, RoleThirdParty, RoleSimulator}
 }
 
 // Spec is one row of the topic table.
@@ -63,8 +64,8 @@ type Spec struct {
 
 // Specs is the topic table, in the order of the documents.
 func Specs() []Spec {
-	public := []Role{RoleFleet, RoleOperator, RoleViewer, RoleThirdParty}
-	inside := []Role{RoleFleet, RoleOperator, RoleViewer}
+	public := []Role{RoleFleet, RoleOperator, RoleAdmin, RoleViewer, RoleThirdParty}
+	inside := []Role{RoleFleet, RoleOperator, RoleAdmin, RoleViewer}
 	gateways := []Role{RoleGateway, RoleSimulator}
 	fleet := []Role{RoleFleet}
 	with := func(roles []Role, more ...Role) []Role { return append(append([]Role(nil), roles...), more...) }
@@ -80,8 +81,8 @@ func Specs() []Spec {
 		{RouteOnline, "route/{route}/online", 1, true, fleet, public, schemas.NameRouteOnline, 32768, "Machines online and expected on a route.", false},
 		{RouteFault, "route/{route}/fault/{fault}", 1, true, fleet, public, schemas.NameRouteFault, 8192, "A fault of a route as a whole. Cleared when it closes.", false},
 		{CommonFault, "fault/{fault}", 1, true, fleet, public, schemas.NameCommonFault, 8192, "A fault of what many machines have in common, or of a part of Farebeat itself. Cleared when it closes.", false},
-		{Report, "report/{source}", 1, false, []Role{RoleOperator}, inside, schemas.NameReport, 4096, "A fault reported by hand.", false},
-		{Command, "command/{vehicle}/{command}", 1, false, []Role{RoleFleet, RoleOperator}, with(inside, gateways...), schemas.NameCommand, 2048, "Asks a gateway for something, once.", false},
+		{Report, "report/{source}", 1, false, []Role{RoleOperator, RoleAdmin}, inside, schemas.NameReport, 4096, "A fault reported by hand.", false},
+		{Command, "command/{vehicle}/{command}", 1, false, []Role{RoleFleet, RoleOperator, RoleAdmin}, with(inside, gateways...), schemas.NameCommand, 2048, "Asks a gateway for something, once.", false},
 		{CommandResult, "command/{vehicle}/{command}/result", 1, false, gateways, inside, schemas.NameCommandResult, 8192, "How a command goes.", false},
 		{Event, "event/{severity}/{kind}", 1, false, fleet, public, schemas.NameEvent, 8192, "One change in the life of a fault.", false},
 		{Fleet, "fleet", 1, true, fleet, with(public, RoleGateway, RoleMachine, RoleSimulator), schemas.NameFleet, 1024, "Whether the fleet service is there and its ledger can take transactions. Also its last will.", false},
