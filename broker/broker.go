@@ -43,13 +43,16 @@ type Listener struct {
 	// AnonymousReaders admits clients without a user name as viewers. The address must be
 	// loopback.
 	AnonymousReaders bool
+	// ReadOnly refuses every publish, and connections that bring a will. Who may read what is as elsewhere; a machine
+	// that reads here is not taken for one that is heard.
+	ReadOnly bool
 }
 
 // Options say what a broker is made of. Tree is required.
 type Options struct {
 	Tree           topics.Tree
 	Listeners      []Listener
-	Users          *Users // nil: nobody but anonymous readers and Dial
+	Users          *Users // nil: nobody but anonymous readers and Dial. Sessions of users that change there are ended
 	AllowSimulator bool   // admit users of the role simulator
 	Tap            Tap    // may be nil
 	MaxClients     int    // 100,000 if 0
@@ -119,6 +122,9 @@ func New(o Options) (*Broker, error) {
 			}
 			return nil, fmt.Errorf("broker: listener %q: %w", l.Name, err)
 		}
+	}
+	if o.Users != nil {
+		o.Users.join(b)
 	}
 	return b, nil
 }
@@ -190,6 +196,9 @@ func (b *Broker) Close() error {
 	b.state = 2
 	if was == 2 {
 		return nil
+	}
+	if b.o.Users != nil {
+		b.o.Users.leave(b)
 	}
 	b.hook.closing.Store(true)
 	if b.hook.commits != nil {

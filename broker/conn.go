@@ -33,9 +33,14 @@ type conn struct {
 	done      chan struct{}    // closed when nothing of it runs any more
 	once      sync.Once
 	cause     atomic.Pointer[string] // why we closed it
+	since     atomic.Int64           // when it was established, Unix nanoseconds; 0 until then. What is set in CONNECT may be read by others after it
+
+	// Of messages; each is written by one goroutine at a time.
+	in, out, dropped atomic.Uint64
 
 	// Set in CONNECT, by the goroutine of the connection.
 	identity  topics.Identity
+	user      *User  // as the users file said; nil for anonymous readers and in process
 	heartbeat string // the topic of a machine's heartbeat, "" for other roles
 	client    *mqtt.Client
 	session   *session
@@ -126,15 +131,30 @@ func (c *conn) acknowledge(acks []byte) error {
 // sessionID is the client id within its owner's own space: nobody can take over another's session, by guess or
 // by chance.
 func (c *conn) sessionID(clientID string) string {
-	how := "user"
+	how := byUser
 	switch {
 	case c.known != nil:
-		how = "in-process"
+		how = byDial
 	case len(c.client.Properties.Username) == 0:
-		how = "anonymous"
+		how = byNobody
 	}
-	return how + "/" + string(c.identity.Role) + "/" + url.PathEscape(c.identity.Name) + "/" + clientID
+	return owner(how, c.identity) + clientID
 }
+
+// How the owner of a session is known.
+const (
+	byUser   = "user"
+	byDial   = "in-process"
+	byNobody = "anonymous"
+)
+
+// owner is what the ids of the sessions of an identity begin with.
+func owner(how string, id topics.Identity) string {
+	return how + "/" + string(id.Role) + "/" + url.PathEscape(id.Name) + "/"
+}
+
+// readOnly reports whether the client came in where nobody publishes.
+func (c *conn) readOnly() bool { return c.listener != nil && c.listener.ReadOnly }
 
 // identityOf reads the owner out of a session's id, also of one whose client is away.
 func identityOf(sessionID string) topics.Identity {

@@ -74,7 +74,7 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	if err == nil {
 		err = h.admit(c, pk, identity)
 	}
-	if err == nil && identity.Role == topics.RoleMachine {
+	if err == nil && identity.Role == topics.RoleMachine && !c.readOnly() {
 		c.heartbeat, err = h.b.o.Tree.Build(topics.Address{Kind: topics.Heartbeat, Machine: identity.Name})
 	}
 	if err != nil {
@@ -106,7 +106,12 @@ func (h *hook) identify(c *conn, pk packets.Packet) (topics.Identity, error) {
 	if h.b.o.Users == nil {
 		return topics.Identity{}, errors.New("there is no users file")
 	}
-	return h.b.o.Users.Check(string(pk.Connect.Username), pk.Connect.Password)
+	user, err := h.b.o.Users.table.Load().check(string(pk.Connect.Username), pk.Connect.Password)
+	if err != nil {
+		return topics.Identity{}, err
+	}
+	c.user = &user
+	return user.identity(), nil
 }
 
 // admit refuses identities that may not be here, and wills that would be refused as a publish.
@@ -116,6 +121,9 @@ func (h *hook) admit(c *conn, pk packets.Packet, id topics.Identity) error {
 	}
 	if !pk.Connect.WillFlag {
 		return nil
+	}
+	if c.readOnly() {
+		return fmt.Errorf("will: %w", errReadOnly)
 	}
 	will := &message{topic: pk.Connect.WillTopic, payload: pk.Connect.WillPayload, qos: pk.Connect.WillQos, retain: pk.Connect.WillRetain}
 	if err := h.b.o.Tree.MayWrite(id, will.topic); err != nil {
@@ -138,6 +146,9 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 			return true
 		}
 		err := h.b.o.Tree.MayWrite(c.identity, topic)
+		if c.readOnly() {
+			err = fmt.Errorf("topic %q: %w", topic, errReadOnly)
+		}
 		if err != nil {
 			h.counters.refusedWrite.Add(1)
 			h.refuse(c.identity.Name, "publish refused", err)
@@ -155,6 +166,9 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	return err == nil
 }
 
+// errReadOnly is why nothing is published over some listeners.
+var errReadOnly = errors.New("whoever connects here may only read; publish over another listener")
+
 // OnPacketRead implements mqtt.Hook. Acknowledgements are of our deliveries. QoS 2 is refused: Mochi would take it for
 // QoS 1, and the client would wait for an answer that it does not get.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
@@ -163,6 +177,11 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	case c.session == nil: // not connected yet
 	case pk.FixedHeader.Type == packets.Puback:
 		c.session.ack(pk.PacketID)
+	case pk.FixedHeader.Type == packets.Publish && pk.FixedHeader.Qos > 1 && c.readOnly():
+		h.counters.refusedWrite.Add(1)
+		h.refuse(c.identity.Name, "publish refused", fmt.Errorf("topic %q: %w", pk.TopicName, errReadOnly))
+		c.sendAway(cl, packets.ErrNotAuthorized, "it published where one only reads")
+		return pk, packets.ErrRejectPacket
 	case pk.FixedHeader.Type == packets.Publish && pk.FixedHeader.Qos > 1:
 		h.counters.refusedForm.Add(1)
 		h.refuse(c.identity.Name, "publish refused", fmt.Errorf("topic %q: QoS 2 is not supported", pk.TopicName))
@@ -255,7 +274,15 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 		h.attach.Lock()
 		s := h.session(cl.ID)
 		if s == nil || s.owned() == nil {
-			c.session = h.take(s, c, pk.Connect.Clean)
+			clean := pk.Connect.Clean
+			if s != nil && !clean {
+				if err := h.mayResume(s, cl, c); err != nil {
+					h.refuse(c.identity.Name, "session not resumed", err)
+					h.drop(s)
+					s = nil
+				}
+			}
+			c.session = h.take(s, c, clean)
 			h.attach.Unlock()
 			break
 		}
@@ -311,6 +338,11 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 		return
 	}
 	c.session.established(cl, c.window)
+	c.since.Store(h.b.o.Now().UnixNano())
+	if !h.b.stands(c) { // the users changed since its password was checked, and whoever saw to that did not see it yet
+		c.revoke()
+		return
+	}
 	h.tell(c, func(up *int, tap Tap) {
 		*up++
 		c.up = true
@@ -320,7 +352,7 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 
 // tell calls f for a machine's connection, one at a time for each machine.
 func (h *hook) tell(c *conn, f func(up *int, tap Tap)) {
-	if c.identity.Role != topics.RoleMachine || h.b.o.Tap == nil || h.closing.Load() {
+	if c.identity.Role != topics.RoleMachine || c.readOnly() || h.b.o.Tap == nil || h.closing.Load() {
 		return
 	}
 	lock := &h.machines[maphash.String(h.retained.seed, c.identity.Name)%stripes]
@@ -359,9 +391,12 @@ func (h *hook) ended(c *conn) {
 	if s := c.session; s != nil {
 		h.attach.Lock()
 		s.leave()
-		if c.keptFor() == 0 {
+		switch {
+		case c.keptFor() == 0:
 			h.forget(s)
-		} else {
+		case !h.b.mayReturn(c):
+			h.drop(s)
+		default:
 			h.touch(s, c, time.Now().Unix())
 		}
 		h.attach.Unlock()

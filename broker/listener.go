@@ -2,6 +2,7 @@ package broker
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -20,11 +21,12 @@ import (
 // neither says where it listens nor looks at the page that a connection comes from.
 type listener struct {
 	Listener
-	b    *Broker
-	net  net.Listener
-	http *http.Server
-	stop sync.Once
-	wg   sync.WaitGroup
+	b      *Broker
+	leaves []*x509.Certificate
+	net    net.Listener
+	http   *http.Server
+	stop   sync.Once
+	wg     sync.WaitGroup
 }
 
 func newListener(b *Broker, l Listener) (*listener, error) {
@@ -39,7 +41,14 @@ func newListener(b *Broker, l Listener) (*listener, error) {
 	if l.secure() && l.TLS == nil {
 		return nil, errors.New("a certificate is required")
 	}
-	return &listener{Listener: l, b: b}, nil
+	n := &listener{Listener: l, b: b}
+	if l.secure() {
+		var err error
+		if n.leaves, err = leavesOf(l.TLS); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
 }
 
 func (l Listener) secure() bool { return l.Kind == "tls" || l.Kind == "wss" }
@@ -135,7 +144,7 @@ func (l *listener) Close(listeners.CloseFn) {
 // what is there by giving its own name our address.
 func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	up := websocket.Upgrader{Subprotocols: []string{"mqtt"}, HandshakeTimeout: connectTimeout} // checks Origin against Host
-	if host := hostOnly(r.Host); l.AnonymousReaders && !isLoopbackHost(host) {
+	if host := hostOnly(r.Host); l.AnonymousReaders && (!isLoopbackHost(host) || !cameByLoopback(r)) {
 		l.b.hook.counters.refusedConnect.Add(1)
 		l.b.hook.refuse(r.RemoteAddr, "connection refused", fmt.Errorf("host %q is not this machine's loopback", host))
 		http.Error(w, "ask for localhost", http.StatusForbidden)
@@ -149,6 +158,23 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	c.SetReadLimit(maxPacket + 16)
 	l.b.serve(newConn(&webConn{Conn: c}, c.UnderlyingConn(), nil, l))
+}
+
+// cameByLoopback reports whether a request reached a loopback address of its server, as far as that is known.
+func cameByLoopback(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return !ok || isLoopback(local.String())
+}
+
+// webName is the listener name of connections that came by ReadOnlyHandler.
+const webName = "http"
+
+// ReadOnlyHandler takes MQTT over WebSocket at a path of another HTTP server, from clients that read as their role may and
+// publish nothing. With anonymous those without a user name are viewers, where the request came to a loopback address and says a
+// loopback host. The connections are the broker's: Close ends them.
+func (b *Broker) ReadOnlyHandler(anonymous bool) http.Handler {
+	l := &listener{Listener: Listener{Name: webName, Kind: "ws", AnonymousReaders: anonymous, ReadOnly: true}, b: b}
+	return http.HandlerFunc(l.upgrade)
 }
 
 func hostOnly(hostport string) string {

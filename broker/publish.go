@@ -19,6 +19,7 @@ import (
 func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
 	h.counters.published.Add(1)
+	c.in.Add(1)
 	if machine, ok := h.b.o.Tree.HeartbeatMachine(pk.TopicName); ok {
 		if pk.FixedHeader.Retain || len(pk.Payload) > maxHeartbeat {
 			return pk, h.refuseForm(c, pk, fmt.Errorf("topic %q: a heartbeat has at most %d bytes and is not retained", pk.TopicName, maxHeartbeat))

@@ -94,7 +94,19 @@ func connectRaw(t testing.TB, c net.Conn, o connect) (*raw, bool, byte) {
 	if o.version == 0 {
 		o.version = 4
 	}
-	r := &raw{t: t, net: c, in: bufio.NewReader(c), version: o.version}
+	r := &raw{t: t, net: c, version: o.version}
+	r.start(o)
+	ack, err := r.read()
+	if err != nil || ack.FixedHeader.Type != packets.Connack {
+		t.Fatalf("client %q: %v instead of a CONNACK: %v", o.id, ack.FixedHeader.Type, err)
+	}
+	return r, ack.SessionPresent, ack.ReasonCode
+}
+
+// start sends CONNECT.
+func (r *raw) start(o connect) {
+	r.t.Helper()
+	r.in = bufio.NewReader(r.net)
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, Connect: packets.ConnectParams{
 		ProtocolName: []byte("MQTT"), Clean: !o.keep, ClientIdentifier: o.id, Keepalive: o.keepAlive,
 		UsernameFlag: o.user != "", Username: []byte(o.user), PasswordFlag: o.password != "", Password: []byte(o.password),
@@ -109,11 +121,6 @@ func connectRaw(t testing.TB, c net.Conn, o connect) (*raw, bool, byte) {
 	}
 	pk.Properties.ReceiveMaximum = o.receiveMaximum
 	r.send(pk)
-	ack, err := r.read()
-	if err != nil || ack.FixedHeader.Type != packets.Connack {
-		t.Fatalf("client %q: %v instead of a CONNACK: %v", o.id, ack.FixedHeader.Type, err)
-	}
-	return r, ack.SessionPresent, ack.ReasonCode
 }
 
 // dial joins in process.

@@ -93,6 +93,9 @@ func (s *session) push(q queued) {
 	}
 	full := len(s.queue) >= maxQueued || s.bytes+len(q.m.payload) > maxQueuedBytes && len(s.queue) > 0
 	if full && (away || !s.inside) {
+		if !away {
+			s.owner.dropped.Add(1)
+		}
 		s.mu.Unlock()
 		s.dequeue(q)
 		s.h.dropped(s.id, q.m.topic, away)
@@ -130,13 +133,16 @@ func (s *session) write() {
 		if len(acks) > 0 {
 			err = connOf(cl).acknowledge(acks)
 		} else {
-			err = cl.WritePacket(q.packet())
+			if err = cl.WritePacket(q.packet()); err == nil {
+				connOf(cl).out.Add(1)
+			}
 		}
 		if err == nil {
 			continue
 		}
 		if errors.Is(err, packets.ErrPacketTooLarge) { // for this client, which said so
 			s.h.counters.qosDropped.Add(1)
+			connOf(cl).dropped.Add(1)
 			s.ack(q.id)
 			continue
 		}

@@ -84,6 +84,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range map[string]uint64{"connect": s.RefusedConnect, "write": s.RefusedWrite, "read": s.RefusedRead, "form": s.RefusedForm} {
 		emit("refused_total", "What clients tried and may not.", prometheus.CounterValue, float64(n), "what", reason)
 	}
+	if u := c.b.o.Users; u != nil {
+		u.collect(emit)
+	}
 	if c.b.hook.commits == nil {
 		return
 	}
@@ -97,4 +100,19 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	emit("store_failures_total", "Attempts to write that failed; 0 on a healthy system.", prometheus.CounterValue, float64(s.StoreFailures))
 	emit("store_failing", "1 while nothing can be written, acknowledged or delivered.", prometheus.GaugeValue, failing)
 	emit("store_damaged_total", "Files found damaged at the start and set aside.", prometheus.CounterValue, float64(s.StoreDamaged))
+}
+
+// collect gives the figures of a users file that is watched.
+func (u *Users) collect(emit func(name, help string, kind prometheus.ValueType, value float64, labels ...string)) {
+	s := u.Status()
+	if s.File == "" {
+		return
+	}
+	failing := 0.0
+	if s.Err != nil {
+		failing = 1
+	}
+	emit("users_loads_total", "How often the users file was taken, the start counted.", prometheus.CounterValue, float64(s.Loads))
+	emit("users_failures_total", "How often the users file became wrong; 0 on a healthy system.", prometheus.CounterValue, float64(s.Failures))
+	emit("users_failing", "1 while the users in force are not what the file says.", prometheus.GaugeValue, failing)
 }

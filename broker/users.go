@@ -2,7 +2,6 @@ package broker
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -28,28 +27,6 @@ type User struct {
 	Grants []string    // filters a third party may read beyond its role
 }
 
-// Users are the clients that may connect. They are immutable.
-type Users struct {
-	byName map[string]User
-	chosen bool // somebody has a chosen password, whose bcrypt hash takes its time
-}
-
-// NewUsers makes users of a list; a name may stand once.
-func NewUsers(list []User) (*Users, error) {
-	u := &Users{byName: map[string]User{}}
-	for _, user := range list {
-		if err := user.check(); err != nil {
-			return nil, err
-		}
-		if _, twice := u.byName[user.Name]; twice {
-			return nil, fmt.Errorf("user %q: given twice", user.Name)
-		}
-		u.byName[user.Name] = user
-		u.chosen = u.chosen || !strings.HasPrefix(user.Hash, sha256Prefix)
-	}
-	return u, nil
-}
-
 func (u User) check() error {
 	if u.Name == "" || strings.ContainsAny(u.Name, ": \t\r\n#") {
 		return fmt.Errorf("user %q: want a name without colon, hash or space", u.Name)
@@ -71,32 +48,70 @@ func (u User) check() error {
 	return nil
 }
 
+// same reports whether a client that connected as u may stay now that the file says o.
+func (u User) same(o User) bool {
+	return u.Name == o.Name && u.Role == o.Role && u.ID == o.ID && u.Hash == o.Hash && slices.Equal(u.Grants, o.Grants)
+}
+
+// identity is who the user is to the tree.
+func (u User) identity() topics.Identity {
+	id := topics.Identity{Role: u.Role, Name: u.Name, Grants: u.Grants}
+	if u.ID != "" {
+		id.Name = u.ID
+	}
+	return id
+}
+
+// knows reports whether password is the user's.
+func (u User) knows(password []byte) bool {
+	want, isSecret := strings.CutPrefix(u.Hash, sha256Prefix)
+	if !isSecret {
+		return bcrypt.CompareHashAndPassword([]byte(u.Hash), password) == nil
+	}
+	got := sha256.Sum256(password)
+	return subtle.ConstantTimeCompare([]byte(hex.EncodeToString(got[:])), []byte(want)) == 1
+}
+
 // ErrBadPassword is what Check returns for an unknown user or a wrong password.
 var ErrBadPassword = errors.New("user name or password is wrong")
 
-// Check returns the identity of a user who knows the password.
-func (u *Users) Check(name string, password []byte) (topics.Identity, error) {
-	user, ok := u.byName[name]
+// userTable is one content of a users file. It is immutable.
+type userTable struct {
+	byName map[string]User
+	owners map[string][]string // grants of whoever owns sessions, by the prefix of their ids
+	chosen bool                // somebody has a chosen password, whose bcrypt hash takes its time
+}
+
+func newUserTable(list []User) (*userTable, error) {
+	t := &userTable{byName: map[string]User{}, owners: map[string][]string{}}
+	for _, user := range list {
+		if err := user.check(); err != nil {
+			return nil, err
+		}
+		if _, twice := t.byName[user.Name]; twice {
+			return nil, fmt.Errorf("user %q: given twice", user.Name)
+		}
+		t.byName[user.Name] = user
+		t.owners[owner(byUser, user.identity())] = user.Grants
+		t.chosen = t.chosen || !strings.HasPrefix(user.Hash, sha256Prefix)
+	}
+	return t, nil
+}
+
+// check returns the user who knows the password.
+func (t *userTable) check(name string, password []byte) (User, error) {
+	user, ok := t.byName[name]
 	if !ok {
 		// As slow as the slowest known user, so that names of people cannot be probed; machines have made secrets.
-		if u.chosen {
+		if t.chosen {
 			_ = bcrypt.CompareHashAndPassword([]byte(unknownUser), password)
 		}
-		return topics.Identity{}, ErrBadPassword
+		return User{}, ErrBadPassword
 	}
-	if want, isSecret := strings.CutPrefix(user.Hash, sha256Prefix); isSecret {
-		got := sha256.Sum256(password)
-		if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(got[:])), []byte(want)) != 1 {
-			return topics.Identity{}, ErrBadPassword
-		}
-	} else if bcrypt.CompareHashAndPassword([]byte(user.Hash), password) != nil {
-		return topics.Identity{}, ErrBadPassword
+	if !user.knows(password) {
+		return User{}, ErrBadPassword
 	}
-	id := topics.Identity{Role: user.Role, Name: user.Name, Grants: user.Grants}
-	if user.ID != "" {
-		id.Name = user.ID
-	}
-	return id, nil
+	return user, nil
 }
 
 // unknownUser is the bcrypt hash, at the default cost, of a password that nobody knows.
@@ -123,29 +138,30 @@ func NewSecret() (secret, hash string) {
 	return secret, sha256Prefix + hex.EncodeToString(sum[:])
 }
 
-// LoadUsers reads a users file. It must be readable by its owner only, for it is as good as
+// readUsers reads a users file. It must be readable by its owner only, for it is as good as
 // a list of passwords that may be guessed.
-func LoadUsers(path string) (*Users, error) {
-	info, err := os.Stat(path)
+func readUsers(path string) (*userTable, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("users file: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was read only
+	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("users file: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("users file %s: mode %04o lets others read it: chmod 600 %s", path, info.Mode().Perm(), path)
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("users file: %w", err)
-	}
-	list, err := ParseUsers(bytes.NewReader(b))
+	list, err := ParseUsers(f)
 	if err != nil {
 		return nil, fmt.Errorf("users file %s %w", path, err)
 	}
-	users, err := NewUsers(list)
+	t, err := newUserTable(list)
 	if err != nil {
 		return nil, fmt.Errorf("users file %s: %w", path, err)
 	}
-	return users, nil
+	return t, nil
 }
 
 // ParseUsers reads lines of name:role:id:hash:grant,grant. Empty lines and those that begin with #

@@ -34,7 +34,7 @@ type Log struct {
 type Broker struct {
 	Listeners []Listener `mapstructure:"listeners" yaml:"listeners" validate:"min=1,unique=Name,dive"`
 	// UsersFile lists who may connect, see `farebeat users`. Without it only anonymous
-	// readers of a loopback listener can.
+	// readers of a loopback listener can. It is read again when it changes.
 	UsersFile string `mapstructure:"users_file" yaml:"users_file"`
 	// StoreFile is where the broker keeps what must outlive it; empty: broker.db in Data; none: in memory only.
 	StoreFile string `mapstructure:"store_file" yaml:"store_file"`
@@ -54,6 +54,8 @@ type Listener struct {
 	KeyFile  string `mapstructure:"key_file" yaml:"key_file,omitempty" validate:"required_if=Kind tls,required_if=Kind wss"`
 	// AnonymousReaders lets anyone read on a loopback address; nobody writes without a user.
 	AnonymousReaders bool `mapstructure:"anonymous_readers" yaml:"anonymous_readers,omitempty"`
+	// ReadOnly refuses every publish, and connections that bring a will; who may read what is as elsewhere.
+	ReadOnly bool `mapstructure:"read_only" yaml:"read_only,omitempty"`
 }
 
 // Fleet configures presence, expectation, rules and ledger.

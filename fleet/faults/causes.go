@@ -101,6 +101,13 @@ func (k Kind) serviceEntry() (Entry, bool) {
 			Meaning:  "The rules file changed and cannot be read; the rules before it stay in force. Closes when it is right.",
 			NextStep: "The reason names file and line; `farebeat rules check` tries it.",
 		}, true
+	case UsersFile:
+		return Entry{
+			Kind: k, Family: FamilyService, Rank: 50, Severity: schemas.Major,
+			Title:    "The users file is wrong",
+			Meaning:  "A users file changed and cannot be read; the users before it stay in force, so that who was removed since may still come in. Closes when it is right.",
+			NextStep: "The reason names file and line; `farebeat users list` tries it.",
+		}, true
 	}
 	return Entry{}, false
 }

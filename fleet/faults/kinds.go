@@ -33,6 +33,7 @@ const (
 	NotifyChannel   Kind = "notify_channel"
 	TimetableOver   Kind = "timetable_over"
 	RulesFile       Kind = "rules_file"
+	UsersFile       Kind = "users_file"
 )
 
 // Family joins kinds that are one fault to a person: a subject has at most one fault
@@ -73,7 +74,7 @@ func Kinds() []Kind {
 	return []Kind{
 		MachineSilent, MachineUnstable, MachineParked, MachineFull, MachineFilling, MachineUnsent, MachineReported,
 		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform, NetworkLost, DepotLost, FirmwareLost, VehicleLost,
-		BrokerStore, SeriesSink, NotifyChannel, TimetableOver, RulesFile,
+		BrokerStore, SeriesSink, NotifyChannel, TimetableOver, RulesFile, UsersFile,
 	}
 }
 

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/farebeat/farebeat/broker"
+)
+
+// nobody stands in a users file without users: a service that runs takes an empty file for one that was cut off.
+const nobody = "# no users"
+
+// editUsers changes the lines of a users file, one command at a time. What comes out is checked as a whole, is on disk when it returns, and
+// takes the place of the old file at once, with its owner: a service that reads it meanwhile sees one or the other.
+func editUsers(ctx context.Context, path string, create bool, edit func(lines []string) ([]string, error)) error {
+	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
+	patience, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if ok, err := lock.TryLockContext(patience, 10*time.Millisecond); !ok {
+		return usageError(fmt.Errorf("users file %s: another command changes it, or its folder cannot be written: %w", path, err))
+	}
+	defer func() { _ = lock.Close() }() // the system lets go of it anyhow
+	old, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && create:
+	case err != nil:
+		return usageError(fmt.Errorf("users file: %w", err))
+	}
+	var lines []string
+	for line := range strings.Lines(string(old)) {
+		lines = append(lines, strings.TrimRight(line, "\r\n"))
+	}
+	if lines, err = edit(lines); err != nil {
+		return usageError(fmt.Errorf("users file %s: %w", path, err))
+	}
+	text := strings.Join(lines, "\n") + "\n"
+	list, err := broker.ParseUsers(strings.NewReader(text))
+	if err != nil {
+		return usageError(fmt.Errorf("users file %s: %w", path, err))
+	}
+	if _, err = broker.NewUsers(list); err != nil {
+		return usageError(fmt.Errorf("users file %s: %w", path, err))
+	}
+	if len(lines) == 0 {
+		text = nobody + "\n"
+	}
+	if err := replaceFile(path, text); err != nil {
+		return usageError(fmt.Errorf("users file: %w", err))
+	}
+	return nil
+}
+
+// findUser is the index of a user's line.
+func findUser(lines []string, name string) (int, error) {
+	for i, line := range lines {
+		if before, _, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && before == name {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("there is no user %q; see: farebeat users list", name)
+}
+
+// replaceFile puts text in the place of a file, for its owner alone.
+func replaceFile(path, text string) (err error) {
+	part := path + ".part"
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Chmod(0o600) // it may have been left over
+	}
+	if err == nil {
+		err = keepOwner(f, path)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(part, path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// keepOwner gives a new file the owner of the one whose place it takes: root may change the users of a service that is somebody else.
+func keepOwner(f *os.File, path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if old, ok := info.Sys().(*syscall.Stat_t); ok && (int(old.Uid) != os.Geteuid() || int(old.Gid) != os.Getegid()) {
+		return f.Chown(int(old.Uid), int(old.Gid))
+	}
+	return nil
+}
