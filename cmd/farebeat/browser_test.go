@@ -1,4 +1,4 @@
-//go:build !race
+//go:build browser
 
 package main
 
@@ -81,7 +81,7 @@ func inBrowser(t *testing.T) *demoInBrowser {
 	t.Helper()
 	program := os.Getenv(chromiumVariable)
 	if program == "" {
-		t.Skipf("no browser: set %s to Chromium's program, as scripts/test does", chromiumVariable)
+		t.Fatalf("no browser: set %s to Chromium's program, as scripts/test does", chromiumVariable)
 	}
 	d := startDemo(t, nil)
 	b := &demoInBrowser{t: t, demo: d, base: d.server.console.url()}
@@ -168,8 +168,8 @@ func (b *demoInBrowser) press(keys string) {
 	b.run(chromedp.KeyEvent(keys))
 }
 
-// TestAFaultIsSeenLive is the issue's own story: a fault appears without reload, progress moves, the fault closes, the ledger is complete.
-func TestAFaultIsSeenLive(t *testing.T) {
+// TestInABrowserAFaultIsSeenLive is the issue's own story: a fault appears without reload, progress moves, the fault closes, the ledger is complete.
+func TestInABrowserAFaultIsSeenLive(t *testing.T) {
 	b := inBrowser(t)
 	b.open("/")
 	b.run(chromedp.Evaluate("window.sameDocument = true", nil))
@@ -195,8 +195,8 @@ func TestAFaultIsSeenLive(t *testing.T) {
 	b.nothingForeign()
 }
 
-// TestFromTheFaultToItsEndByKeysAlone finds a fault, reads why, acknowledges, collects and sees it close without a pointer.
-func TestFromTheFaultToItsEndByKeysAlone(t *testing.T) {
+// TestInABrowserFromTheFaultToItsEndByKeysAlone finds a fault, reads why, acknowledges, collects and sees it close without a pointer.
+func TestInABrowserFromTheFaultToItsEndByKeysAlone(t *testing.T) {
 	b := inBrowser(t)
 	b.open("/")
 	b.until("a machine's fault", `document.querySelector('main a[href^="/faults/M-"]') !== null`)
@@ -244,8 +244,8 @@ func (b *demoInBrowser) tabTo(text string) {
 	b.t.Fatalf("no Tab leads to the button %q", text)
 }
 
-// TestWithoutItsBrokerNothingIsGreen stops the broker below an open page.
-func TestWithoutItsBrokerNothingIsGreen(t *testing.T) {
+// TestInABrowserNothingIsGreenWithoutTheBroker stops the broker below an open page.
+func TestInABrowserNothingIsGreenWithoutTheBroker(t *testing.T) {
 	b := inBrowser(t)
 	b.open("/")
 	b.until("the page is live", `document.getElementById("pulse-text").textContent.startsWith("live")`)
@@ -289,11 +289,11 @@ func quoted(s string) string {
 // widths are those of a phone, a tablet and a desk.
 func widths() []int64 { return []int64{360, 768, 1440} }
 
-// TestEveryScreenCanBeReadByEverybody takes a picture of every screen at three widths, light and dark, and has axe-core judge it.
-func TestEveryScreenCanBeReadByEverybody(t *testing.T) {
+// TestInABrowserEveryScreenCanBeReadByEverybody takes a picture of every screen at three widths, light and dark, and has axe-core judge it.
+func TestInABrowserEveryScreenCanBeReadByEverybody(t *testing.T) {
 	axeFile := os.Getenv(axeVariable)
 	if axeFile == "" {
-		t.Skipf("no axe-core: set %s to axe.min.js, as scripts/test does", axeVariable)
+		t.Fatalf("no axe-core: set %s to axe.min.js, as scripts/test does", axeVariable)
 	}
 	axe, err := os.ReadFile(axeFile)
 	if err != nil {

@@ -71,7 +71,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 		Fleet: func() *fleet.Fleet { return s.fleet }, Store: o.store, Expect: o.engine.Expect, Rules: o.rulesInForce(), Zone: o.engine.Location, Now: o.now,
 		Wall: time.Now, Tick: o.tick, Why: o.why(), Sinks: sinkNames(o.config),
 	})
-	if cs.gate, err = access.New(gateOptions(o)); err != nil {
+	if cs.gate, err = access.New(gateOptions(o, s.users)); err != nil {
 		return nil, usageError(fmt.Errorf("console: %w", err))
 	}
 	cs.act, err = act.New(act.Options{
@@ -113,10 +113,13 @@ func consoleIsSafe(c configs.Console) error {
 }
 
 // gateOptions say who may come in. Whoever reaches a loopback address may look, unless the configuration says no.
-func gateOptions(o serverOptions) access.Options {
+func gateOptions(o serverOptions, users userFiles) access.Options {
 	c := o.config.Console
 	g := access.Options{
 		Passes: o.store.Passes(), Audit: o.store.AuditLog(), Open: o.open, Secure: c.PlainHTTP, SessionLength: c.SessionLength, Now: time.Now, Logger: o.logger,
+	}
+	if users.console != nil {
+		g.Users = people{users.console}
 	}
 	host, _, _ := net.SplitHostPort(c.Address)
 	if g.Open == nil && c.OpenViewers && access.LoopbackHost(host) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -308,3 +309,79 @@ func TestPagesAnswerBadQuestions(t *testing.T) {
 
 // auditAll asks for the newest entries.
 func auditAll() audit.Query { return audit.Query{Limit: audit.MaxLimit} }
+
+// TestPeopleOfTheUsersFileSignIn signs in as everybody, and takes somebody out of the file.
+func TestPeopleOfTheUsersFileSignIn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	farebeat := func(stdin string, args ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if code := run(t.Context(), append(append([]string{"users"}, args...), "--file", file), strings.NewReader(stdin), &out, &out); code != exitOK {
+			t.Fatalf("%v: %d %s", args, code, out.String())
+		}
+	}
+	const password = "correct horse battery"
+	for _, role := range []string{"viewer", "operator", "admin"} {
+		farebeat(password+"\n", "add", role, "--role", role, "--password")
+	}
+	farebeat(password+"\n", "add", "bus", "--role", "gateway", "--id", "1216", "--password")
+	changes := reported("m1", "v1", "dark", "driver")
+	id := changes[0].Fault.ID
+	rig := newConsoleRig(t, nil, nil, func(db *store.Store) {
+		if err := db.Faults().Save(t.Context(), changes...); err != nil {
+			t.Fatal(err)
+		}
+	}, func(c *configs.Config) { c.Broker.UsersFile, c.Console.OpenViewers = file, false })
+	jar := func(name, word string) *http.Client {
+		t.Helper()
+		cookies, err := cookiejar.New(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rig.client = &http.Client{Jar: cookies, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		code, _ := rig.post("/signin", url.Values{"name": {name}, "password": {word}, "next": {"/faults"}})
+		if want := map[bool]int{true: http.StatusSeeOther, false: http.StatusUnauthorized}[word == password && name != "bus" && name != "nobody"]; code != want {
+			t.Errorf("%s signs in: %d, want %d", name, code, want)
+		}
+		return rig.client
+	}
+	want := func(what string, code, wanted int) {
+		t.Helper()
+		if code != wanted {
+			t.Errorf("%s: %d, want %d", what, code, wanted)
+		}
+	}
+	code, _ := rig.get("/faults")
+	want("nobody looks", code, http.StatusSeeOther)
+	code, _ = rig.post("/faults/"+id+"/acknowledge", url.Values{})
+	want("nobody acknowledges", code, http.StatusUnauthorized)
+	code, _ = rig.get("/live?page=/")
+	want("nobody watches", code, http.StatusUnauthorized)
+	jar("bus", password)
+	jar("nobody", password)
+	jar("operator", "wrong horse battery")
+	jar("viewer", password)
+	code, _ = rig.get("/faults/" + id)
+	want("a viewer looks", code, http.StatusOK)
+	code, _ = rig.post("/faults/"+id+"/acknowledge", url.Values{})
+	want("a viewer acknowledges", code, http.StatusForbidden)
+	code, _ = rig.post("/account/tokens", url.Values{"label": {"x"}, "role": {"admin"}, "days": {"30"}})
+	want("a viewer makes an admin's token", code, http.StatusForbidden)
+	operator := jar("operator", password)
+	code, _ = rig.post("/faults/"+id+"/acknowledge", url.Values{"back": {"/"}})
+	want("an operator acknowledges", code, http.StatusSeeOther)
+	if f, _, err := rig.store.Faults().Get(t.Context(), id); err != nil || f.Attention.By != "operator" {
+		t.Errorf("%+v %v", f.Attention, err)
+	}
+	code, body := rig.post("/account/tokens", url.Values{"label": {"wall"}, "role": {"viewer"}, "days": {"30"}})
+	if want("an operator makes a token", code, http.StatusOK); !strings.Contains(body, "fbt_") {
+		t.Error("the token is not shown")
+	}
+	farebeat("", "remove", "operator")
+	if _, err := rig.server.users.console.Reload(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	rig.client = operator
+	code, _ = rig.get("/faults")
+	want("an operator who was taken out of the file looks", code, http.StatusSeeOther)
+}

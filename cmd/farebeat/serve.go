@@ -110,6 +110,9 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	known.expected.hangup = hangup
+	again := make(chan os.Signal, 1) // for the users
+	signal.Notify(again, syscall.SIGHUP)
+	defer signal.Stop(again)
 	known.engine.Policy.StableFor, known.engine.Policy.ClearFor = rim.patience, rim.patience
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
@@ -130,7 +133,7 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	s, err := newServer(ctx, serverOptions{
 		tree: tree, config: c, engine: known.engine, expected: known.expected, rules: known.rules, store: db, brokerStore: retained,
 		openKeys: func(ctx context.Context) (keys.Keys, error) { return masterKey(ctx, c, db, logger) },
-		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data),
+		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data), hangup: again,
 	})
 	if err != nil {
 		return err
@@ -223,7 +226,8 @@ type serverOptions struct {
 	tick      time.Duration // on the wall
 	slotGrace time.Duration // 0: the default
 	now       func() time.Time
-	orders    string // folder of orders about tickets, "" for none
+	hangup    <-chan os.Signal // asks for the users to be read again; nil for never
+	orders    string           // folder of orders about tickets, "" for none
 	watch     func(fleet.Round)
 	speed     float64          // seconds of now in one on the wall; 0: 1
 	open      *access.Identity // who everybody is at the console without signing in; nil: as configured
@@ -260,6 +264,7 @@ type server struct {
 	reg     *prometheus.Registry
 	metrics net.Listener   // nil: none
 	console *consoleServer // nil: none
+	users   userFiles
 }
 
 // tap joins the broker to the fleet, which is made after it.
@@ -277,6 +282,11 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	users, err := openUsers(o)
+	if err != nil {
+		return nil, err
+	}
+	bo.Users = users.broker
 	t := &tap{}
 	bo.Tap = t
 	b, err := broker.New(bo)
@@ -286,7 +296,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	case err != nil:
 		return nil, usageError(err)
 	}
-	s := &server{o: o, broker: b, reg: reg}
+	s := &server{o: o, broker: b, users: users, reg: reg}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -316,7 +326,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
-		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: append(o.parts(s.notify), s.series.parts()...), Rules: o.inForce(),
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: append(append(o.parts(s.notify), s.series.parts()...), users.parts()...), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -357,15 +367,8 @@ func brokerOptions(o serverOptions, reg *prometheus.Registry) (broker.Options, e
 	bo := broker.Options{
 		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg, Store: o.brokerStore,
 	}
-	if o.config.Broker.UsersFile != "" {
-		users, err := broker.LoadUsers(o.config.Broker.UsersFile)
-		if err != nil {
-			return bo, usageError(err)
-		}
-		bo.Users = users
-	}
 	for _, l := range o.config.Broker.Listeners {
-		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders}
+		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders, ReadOnly: l.ReadOnly}
 		if l.CertFile != "" {
 			cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
 			if err != nil {
@@ -400,12 +403,14 @@ func (s *server) run(ctx context.Context, started func()) error {
 	group.Go(func() error { return s.fleet.Run(inner) })
 	group.Go(func() error { return s.notify.Run(inner) })
 	group.Go(func() error { s.series.run(inner); return nil })
+	o := s.o
 	if s.o.rules != nil {
 		group.Go(func() error { s.o.rules.Watch(inner, rulesEvery, s.o.now, s.o.logger); return nil })
 	}
 	if s.o.expected != nil {
 		group.Go(func() error { s.o.expected.run(inner, s.o.store); return nil })
 	}
+	group.Go(func() error { s.users.watch(inner, o.hangup, o.now, o.logger); return nil })
 	if s.console != nil {
 		group.Go(func() error { return s.console.run(inner) })
 	}
