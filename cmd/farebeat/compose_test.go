@@ -267,7 +267,7 @@ func TestComposeRunsOnLoopback(t *testing.T) {
 	if out, err := again.CombinedOutput(); err != nil {
 		t.Fatalf("init again: %v\n%s", err, out)
 	}
-	if second := secretsOf(t, filepath.Join(dir, "secrets")); len(first) != 11 || strings.Join(first, "\n") != strings.Join(second, "\n") {
+	if second := secretsOf(t, filepath.Join(dir, "secrets")); len(first) != 13 || strings.Join(first, "\n") != strings.Join(second, "\n") {
 		t.Errorf("the secrets are not kept: %q, then %q", first, second)
 	}
 	d.admitComposeUsers(dir, p.Services["influxdb"].Environment)

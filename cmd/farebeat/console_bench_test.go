@@ -120,7 +120,6 @@ func BenchmarkLiveViewers(b *testing.B) {
 		b.Run(fmt.Sprintf("%d viewers", viewers), func(b *testing.B) {
 			ctx, stop := context.WithCancel(b.Context())
 			defer stop()
-			var read [100]int64
 			for i := range viewers {
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, rig.base+"/live?page="+url.QueryEscape(pages[i%len(pages)]), nil)
 				if err != nil {
@@ -130,8 +129,10 @@ func BenchmarkLiveViewers(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer res.Body.Close()
-				go func() { read[i], _ = io.Copy(io.Discard, res.Body) }()
+				go func() {
+					defer res.Body.Close()
+					_, _ = io.Copy(io.Discard, res.Body) // until stop
+				}()
 			}
 			for b.Loop() {
 				const length = 10 * time.Second

@@ -16,7 +16,7 @@ if [ ! -e "$secrets/made" ]; then
   rm -rf "$secrets/farebeat" "$secrets/influxdb" "$secrets/grafana"
   mkdir -p "$secrets/farebeat" "$secrets/influxdb" "$secrets/grafana"
   cd "$secrets"
-  for user in city:simulator ops:operator wall:viewer; do
+  for user in city:simulator boss:admin ops:operator wall:viewer; do
     farebeat users add "${user%:*}" --role "${user#*:}" --file farebeat/users >"farebeat/${user%:*}.password"
   done
   for user in admin farebeat grafana; do
