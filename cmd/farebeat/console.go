@@ -21,6 +21,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/api"
+	"github.com/farebeat/farebeat/fleet/console/explore"
 	"github.com/farebeat/farebeat/fleet/console/export"
 	"github.com/farebeat/farebeat/fleet/console/view"
 	"github.com/farebeat/farebeat/fleet/expect"
@@ -37,6 +38,7 @@ type consoleServer struct {
 	view     *view.Reader
 	act      *act.Actions
 	gate     *access.Gate
+	explore  *explore.Explorer
 	logger   *slog.Logger
 }
 
@@ -83,6 +85,15 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	if err != nil {
 		return nil, err
 	}
+	cs.explore, err = explore.New(explore.Options{
+		Tree: o.tree, Now: o.now, Logger: o.logger,
+		Session: session.Options{Dial: func(ctx context.Context) (net.Conn, error) {
+			return s.broker.Dial(ctx, topics.Identity{Role: topics.RoleViewer, Name: "explorer"})
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
 	calls, err := api.New(api.Options{
 		View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), Status: console.Status, Logger: o.logger,
 		TIDES: func(ctx context.Context, w io.Writer, f ledger.Filter) error {
@@ -94,7 +105,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 		return nil, err
 	}
 	cs.console, err = console.New(console.Options{
-		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, Speed: o.speed, Logger: o.logger,
+		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, Explore: cs.explore, Speed: o.speed, Logger: o.logger,
 	})
 	return cs, err
 }
@@ -172,6 +183,7 @@ func (c *consoleServer) run(ctx context.Context) error {
 	group.Go(func() error { c.view.Run(inner); return nil })
 	group.Go(func() error { return c.act.Run(inner) })
 	group.Go(func() error { return c.gate.Run(inner) })
+	group.Go(func() error { return c.explore.Run(inner) })
 	group.Go(func() error { c.console.Run(inner); return nil })
 	group.Go(func() error {
 		if err := server.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -15,11 +15,12 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/audit"
+	"github.com/farebeat/farebeat/fleet/console/explore"
 	"github.com/farebeat/farebeat/fleet/console/live"
 	"github.com/farebeat/farebeat/fleet/console/view"
 )
 
-// Options say what a console shows and who may use it. All but API, Speed and Logger are required.
+// Options say what a console shows and who may use it. All but API, Explore, Speed and Logger are required.
 type Options struct {
 	Operator string // of the topic tree
 	View     *view.Reader
@@ -29,6 +30,8 @@ type Options struct {
 	OIDC     bool // people may sign in with a provider
 	// API serves what is under /api/; nil: there is none. It keeps other sites' pages away by itself.
 	API http.Handler
+	// Explore shows the topics; nil: there is none, and the page says so.
+	Explore *explore.Explorer
 	// Speed is how many seconds of the service's clock pass in one on the wall; 0: 1. It is for demonstrations.
 	Speed  float64
 	Logger *slog.Logger

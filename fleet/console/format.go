@@ -56,6 +56,9 @@ func (c *Console) funcs() template.FuncMap {
 			return ledger.Money{Currency: currency, Minor: minor}.String()
 		},
 
+		"rate": rateText,
+		"clip": func(s string) string { return clip(s, 4096) },
+
 		"machineStates": view.MachineStates,
 	}
 }

@@ -108,7 +108,7 @@ func (c *Console) page(s screen) http.Handler {
 			return
 		}
 		sh := c.shell(r, got, s.nav)
-		if len(s.live) > 0 {
+		if len(s.live) > 0 && r.URL.Query().Get("paused") == "" {
 			sh.Live = "/live?page=" + url.QueryEscape(r.URL.RequestURI())
 		}
 		c.write(w, r, http.StatusOK, s.name, sh)

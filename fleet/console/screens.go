@@ -26,6 +26,7 @@ func (c *Console) screens() []screen {
 		{pattern: "GET /ledger/{machine}", name: "ledger_machine", nav: "Ledger", need: access.Viewer, load: c.loadMachineBook},
 		{pattern: "GET /audit", name: "audit", nav: "Audit", need: access.Operator, load: c.loadAudit},
 		{pattern: "GET /account", name: "account", need: access.Viewer, load: c.loadAccount},
+		{pattern: "GET /topics", name: "topics", nav: "Topics", need: access.Viewer, live: []string{"topics.level", "topics.topic", "topics.payload"}, load: c.loadTopics},
 		{pattern: "GET /{rest...}", name: "error", need: access.Viewer, load: func(r *http.Request) (content, error) {
 			return content{}, fmt.Errorf("%s: %w", r.URL.Path, view.ErrNotFound)
 		}},

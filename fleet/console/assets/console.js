@@ -1,6 +1,7 @@
 // What the console does beyond its pages: ages that go on, live fragments, keys. Every page works without it.
 import { applyFragment } from "./rows.js";
 import { startKeys } from "./keys.js";
+import { startCopy } from "./copy.js";
 
 const lostAfter = 4000; // ms without a word from the server after which nothing shown is of now
 
@@ -91,6 +92,7 @@ for (const hour of document.querySelectorAll(".scroll th.now")) {
 }
 
 startKeys();
+startCopy();
 showAges();
 setInterval(() => { showAges(); showTrouble(); }, 1000);
 if (body.dataset.live) {

@@ -242,6 +242,7 @@ func (e *Explorer) watched(name string) bool {
 
 // Status says what the explorer knows at all.
 type Status struct {
+	Root      string    `json:"root"` // of the topic tree, with its slash
 	Listening bool      `json:"listening"`
 	Since     time.Time `json:"since,omitzero"` // of listening; zero while nobody does
 	Connected bool      `json:"connected"`      // to the broker, and told what stands there
@@ -255,7 +256,7 @@ type Status struct {
 
 // status is asked with the lock held.
 func (e *Explorer) status() Status {
-	s := Status{Listening: e.listening, Connected: e.connected, Topics: len(e.heard.topics), Bytes: e.heard.bytes, Dropped: e.heard.dropped, Confidential: e.keptBack}
+	s := Status{Root: e.o.Tree.Root(), Listening: e.listening, Connected: e.connected, Topics: len(e.heard.topics), Bytes: e.heard.bytes, Dropped: e.heard.dropped, Confidential: e.keptBack}
 	if e.listening {
 		s.Since = e.since
 	}

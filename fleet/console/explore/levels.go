@@ -14,8 +14,7 @@ import (
 // Level is one page of a level of the tree, or of the topics that were looked for.
 type Level struct {
 	Status
-	Root   string `json:"root"`   // of the topic tree, with its slash; Prefix and what is found are after it
-	Prefix string `json:"prefix"` // of the level, with a slash at its end; empty: the root
+	Prefix string `json:"prefix"` // of the level after the root, with a slash at its end; empty: the root itself
 	Find   string `json:"find,omitempty"`
 	Rows   []Row  `json:"rows"`
 	All    int    `json:"all"`             // rows over all pages
@@ -62,7 +61,7 @@ func (e *Explorer) Levels(ctx context.Context, prefix, find, after string, limit
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.look()
-	l := Level{Status: e.status(), Root: e.o.Tree.Root(), Prefix: prefix, Find: find, Rows: []Row{}}
+	l := Level{Status: e.status(), Prefix: prefix, Find: find, Rows: []Row{}}
 	at := e.heard.at(prefix)
 	if at == nil {
 		return l, nil
