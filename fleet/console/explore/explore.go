@@ -26,7 +26,7 @@ type Options struct {
 	Idle       time.Duration
 	MaxTopics  int // kept at once [50,000]
 	MaxPayload int // bytes kept of a message; the rest is cut, and said so [64 kB]
-	MaxBytes   int // of payloads and names over all topics [64 MiB]
+	MaxBytes   int // of payloads and names over all topics, and 600 for each topic [64 MiB]
 	Logger     *slog.Logger
 }
 
@@ -247,7 +247,7 @@ type Status struct {
 	Since     time.Time `json:"since,omitzero"` // of listening; zero while nobody does
 	Connected bool      `json:"connected"`      // to the broker, and told what stands there
 	Topics    int       `json:"topics"`         // held
-	Bytes     int       `json:"bytes"`          // of payloads and names held
+	Bytes     int       `json:"bytes"`          // held, as MaxBytes counts them
 	// Dropped is how many topics had to make room for others since listening began, Confidential how many messages were
 	// not kept because of their topic.
 	Dropped      uint64 `json:"dropped"`

@@ -83,7 +83,7 @@ func (e *Explorer) Levels(ctx context.Context, prefix, find, after string, limit
 		}
 		return l, nil
 	}
-	found := e.heard.find(at, filter, find)
+	found := e.heard.find(prefix, filter, find)
 	slices.SortFunc(found, func(a, b *topic) int { return strings.Compare(a.name, b.name) })
 	skip := len(l.Root) + len(prefix)
 	first := 0
@@ -133,25 +133,23 @@ func (t *topic) row(skip int, now time.Time, scale float64) Row {
 }
 
 // find lists the topics at a level and below that a filter matches or, without one, that hold a text.
-func (h *heard) find(at *node, filter []string, text string) []*topic {
+func (h *heard) find(prefix string, filter []string, text string) []*topic {
 	var found []*topic
 	if filter != nil {
 		h.root.matching(filter, func(t *topic) {
-			for n := t.node; n != nil; n = n.parent {
-				if n == at {
-					found = append(found, t)
-					return
-				}
+			if strings.HasPrefix(t.name, h.prefix+prefix) {
+				found = append(found, t)
 			}
 		})
 		return found
 	}
 	text = strings.TrimPrefix(text, h.prefix)
-	at.each(func(t *topic) {
-		if strings.Contains(strings.TrimPrefix(t.name, h.prefix), text) {
+	below := h.prefix + prefix
+	for name, t := range h.topics { // faster than down the tree
+		if strings.HasPrefix(name, below) && strings.Contains(name[len(h.prefix):], text) {
 			found = append(found, t)
 		}
-	})
+	}
 	return found
 }
 
