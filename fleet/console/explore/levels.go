@@ -58,34 +58,50 @@ func (e *Explorer) Levels(ctx context.Context, prefix, find, after string, limit
 		}
 		filter = strings.Split(f, "/")
 	}
+	l := Level{Prefix: prefix, Find: find, Rows: []Row{}}
+	if find == "" {
+		e.children(&l, after, limit)
+	} else {
+		e.search(&l, filter, after, limit)
+	}
+	return l, nil
+}
+
+// children fills a page of a level.
+func (e *Explorer) children(l *Level, after string, limit int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.look()
-	l := Level{Status: e.status(), Prefix: prefix, Find: find, Rows: []Row{}}
-	at := e.heard.at(prefix)
+	l.Status = e.status()
+	at := e.heard.at(l.Prefix)
 	if at == nil {
-		return l, nil
+		return
 	}
 	now := e.o.Now()
 	scale := e.warmUp(now)
-	if find == "" {
-		list := at.byName()
-		first, _ := slices.BinarySearchFunc(list, after, func(n *node, name string) int { return strings.Compare(n.name, name) })
-		if first < len(list) && list[first].name == after && after != "" {
-			first++
-		}
-		l.All = len(list)
-		for _, n := range list[first:min(first+limit, len(list))] {
-			l.Rows = append(l.Rows, n.row(prefix, now, scale))
-		}
-		if n := first + len(l.Rows); n < len(list) {
-			l.After = list[n-1].name
-		}
-		return l, nil
+	list := at.byName()
+	first, there := slices.BinarySearchFunc(list, after, func(n *node, name string) int { return strings.Compare(n.name, name) })
+	if there && after != "" {
+		first++
 	}
-	found := e.heard.find(prefix, filter, find)
+	l.All = len(list)
+	for _, n := range list[first:min(first+limit, len(list))] {
+		l.Rows = append(l.Rows, n.row(l.Prefix, now, scale))
+	}
+	if n := first + len(l.Rows); n < len(list) {
+		l.After = list[n-1].name
+	}
+}
+
+// search fills a page of the topics that were found. They are put in order without the lock, which is what takes long.
+func (e *Explorer) search(l *Level, filter []string, after string, limit int) {
+	e.mu.Lock()
+	e.look()
+	l.Status = e.status()
+	found := e.heard.find(l.Prefix, filter, l.Find)
+	e.mu.Unlock()
 	slices.SortFunc(found, func(a, b *topic) int { return strings.Compare(a.name, b.name) })
-	skip := len(l.Root) + len(prefix)
+	skip := len(l.Root) + len(l.Prefix)
 	first := 0
 	if after != "" {
 		first, _ = slices.BinarySearchFunc(found, after, func(t *topic, name string) int {
@@ -96,13 +112,16 @@ func (e *Explorer) Levels(ctx context.Context, prefix, find, after string, limit
 		})
 	}
 	l.All = len(found)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.o.Now()
+	scale := e.warmUp(now)
 	for _, t := range found[first:min(first+limit, len(found))] {
 		l.Rows = append(l.Rows, t.row(skip, now, scale))
 	}
 	if n := first + len(l.Rows); n < len(found) {
 		l.After = found[n-1].name[skip:]
 	}
-	return l, nil
 }
 
 // warmUp makes rates right while there is less to weigh than they are weighted over.
