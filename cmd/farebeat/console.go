@@ -71,9 +71,10 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	cs := &consoleServer{listener: listener, logger: o.logger}
 	cs.view = view.New(view.Options{
 		Fleet: func() *fleet.Fleet { return s.fleet }, Store: o.store, Expect: o.engine.Expect, Rules: o.rulesInForce(), Zone: o.engine.Location, Now: o.now,
-		Wall: time.Now, Tick: o.tick, Why: o.why(), Sinks: sinkNames(o.config),
+		Wall: time.Now, Tick: o.tick, Broker: func() view.Broker { return brokerView(s.broker, o.config.Broker.Listeners) }, Why: o.why(), Sinks: sinkNames(o.config),
 	})
-	if cs.gate, err = access.New(gateOptions(o, s.users)); err != nil {
+	gate := gateOptions(o, s.users)
+	if cs.gate, err = access.New(gate); err != nil {
 		return nil, usageError(fmt.Errorf("console: %w", err))
 	}
 	cs.act, err = act.New(act.Options{
@@ -105,7 +106,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 		return nil, err
 	}
 	cs.console, err = console.New(console.Options{
-		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, Explore: cs.explore, Speed: o.speed, Logger: o.logger,
+		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, MQTT: s.broker.ReadOnlyHandler(gate.Open != nil), Explore: cs.explore, Speed: o.speed, Logger: o.logger,
 	})
 	return cs, err
 }

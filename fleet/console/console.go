@@ -32,6 +32,8 @@ type Options struct {
 	API http.Handler
 	// Explore shows the topics; nil: there is none, and the page says so.
 	Explore *explore.Explorer
+	// MQTT takes MQTT over WebSocket at /mqtt, from clients that only read; nil: nobody does.
+	MQTT http.Handler
 	// Speed is how many seconds of the service's clock pass in one on the wall; 0: 1. It is for demonstrations.
 	Speed  float64
 	Logger *slog.Logger
@@ -89,6 +91,9 @@ func (c *Console) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /assets/", c.assets)
 	mux.Handle("GET /live", c.signedIn(c.serveLive))
+	if c.o.MQTT != nil {
+		mux.Handle("GET /mqtt", c.o.MQTT) // MQTT asks by itself who comes
+	}
 	mux.Handle("POST /theme", http.HandlerFunc(c.setTheme))
 	c.signInRoutes(mux)
 	for _, a := range c.orders() {

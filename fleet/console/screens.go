@@ -24,6 +24,7 @@ func (c *Console) screens() []screen {
 		{pattern: "GET /search", name: "search", need: access.Viewer, load: c.loadSearch},
 		{pattern: "GET /ledger", name: "ledger", nav: "Ledger", need: access.Viewer, live: []string{"ledger.sum", "ledger.rows", "ledger.proof"}, load: c.loadLedger},
 		{pattern: "GET /ledger/{machine}", name: "ledger_machine", nav: "Ledger", need: access.Viewer, load: c.loadMachineBook},
+		{pattern: "GET /broker", name: "broker", nav: "Broker", need: access.Viewer, live: []string{"broker.body"}, load: c.loadBroker},
 		{pattern: "GET /audit", name: "audit", nav: "Audit", need: access.Operator, load: c.loadAudit},
 		{pattern: "GET /account", name: "account", need: access.Viewer, load: c.loadAccount},
 		{pattern: "GET /topics", name: "topics", nav: "Topics", need: access.Viewer, live: []string{"topics.level", "topics.topic", "topics.payload"}, load: c.loadTopics},
@@ -108,6 +109,16 @@ func (c *Console) loadMachine(r *http.Request) (content, error) {
 		Bar24    []barPiece
 		Commands []command
 	}{p, barOf(p.History), c.commandsOf(p.Machine.Machine)}}, nil
+}
+
+func (c *Console) loadBroker(r *http.Request) (content, error) {
+	q := r.URL.Query()
+	page, err := whole(q, "page")
+	if err != nil {
+		return content{}, err
+	}
+	b, err := c.o.View.Broker(r.Context(), view.BrokerQuery{Find: q.Get("find"), Page: page})
+	return content{"Broker", b}, err
 }
 
 // found is one thing that a search found.

@@ -128,7 +128,7 @@ func (r *Reader) Run(ctx context.Context) {
 // Ledger gives a page of the book of a service day: what is missing first, then the oldest money.
 func (r *Reader) Ledger(ctx context.Context, q BookQuery) (Book, error) {
 	q.Show = cmp.Or(q.Show, "all")
-	b := Book{State: r.State(), Rows: []BookRow{}, Page: max(q.Page, 1), Query: q}
+	b := Book{State: r.State(), Rows: []BookRow{}, Query: q}
 	limit, err := pageSize(q.Limit)
 	if err != nil {
 		return b, err
@@ -152,9 +152,7 @@ func (r *Reader) Ledger(ctx context.Context, q BookQuery) (Book, error) {
 		}
 		rows = append(rows, row)
 	}
-	b.All, b.Pages = len(rows), max(1, (len(rows)+limit-1)/limit)
-	b.Page = min(b.Page, b.Pages)
-	b.Rows = append(b.Rows, rows[min(len(rows), (b.Page-1)*limit):min(len(rows), b.Page*limit)]...)
+	b.Rows, b.All, b.Page, b.Pages = pageOf(rows, q.Page, limit)
 	return b, nil
 }
 

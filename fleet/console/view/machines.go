@@ -90,7 +90,7 @@ type MachineList struct {
 // Machines lists machines.
 func (r *Reader) Machines(_ context.Context, q MachineQuery) (MachineList, error) {
 	q.Order = cmp.Or(q.Order, "worst")
-	l := MachineList{State: r.State(), Machines: []MachineRow{}, Counts: map[schemas.MachineCondition]int{}, Page: max(q.Page, 1), Query: q}
+	l := MachineList{State: r.State(), Machines: []MachineRow{}, Counts: map[schemas.MachineCondition]int{}, Query: q}
 	limit, err := pageSize(q.Limit)
 	if err != nil {
 		return l, err
@@ -99,9 +99,7 @@ func (r *Reader) Machines(_ context.Context, q MachineQuery) (MachineList, error
 	if err != nil {
 		return l, err
 	}
-	l.All, l.Pages = len(rows), max(1, (len(rows)+limit-1)/limit)
-	l.Page = min(l.Page, l.Pages)
-	l.Machines = append(l.Machines, rows[min(len(rows), (l.Page-1)*limit):min(len(rows), l.Page*limit)]...)
+	l.Machines, l.All, l.Page, l.Pages = pageOf(rows, q.Page, limit)
 	return l, nil
 }
 

@@ -87,7 +87,7 @@ type GridQuery struct {
 
 // Routes gives routes over the hours of a day.
 func (r *Reader) Routes(ctx context.Context, q GridQuery) (Grid, error) {
-	g := Grid{State: r.State(), Find: q.Find, Order: cmp.Or(q.Order, "name"), Page: max(q.Page, 1), Rows: []RouteRow{}}
+	g := Grid{State: r.State(), Find: q.Find, Order: cmp.Or(q.Order, "name"), Rows: []RouteRow{}}
 	limit, err := pageSize(q.Limit)
 	if err != nil {
 		return g, err
@@ -107,19 +107,14 @@ func (r *Reader) Routes(ctx context.Context, q GridQuery) (Grid, error) {
 	if err != nil {
 		return g, err
 	}
-	if find := strings.ToLower(q.Find); find != "" {
-		rows = slices.DeleteFunc(rows, func(row RouteRow) bool { return !strings.Contains(strings.ToLower(row.Route), find) })
-	}
+	rows = only(rows, q.Find, func(row RouteRow) string { return row.Route })
 	slices.SortFunc(rows, func(a, b RouteRow) int {
 		if g.Order == "worst" && a.worst != b.worst {
 			return b.worst - a.worst
 		}
 		return CompareNatural(a.Route, b.Route)
 	})
-	g.All = len(rows)
-	g.Pages = max(1, (len(rows)+limit-1)/limit)
-	g.Page = min(g.Page, g.Pages)
-	g.Rows = append(g.Rows, rows[min(len(rows), (g.Page-1)*limit):min(len(rows), g.Page*limit)]...)
+	g.Rows, g.All, g.Page, g.Pages = pageOf(rows, q.Page, limit)
 	return g, nil
 }
 

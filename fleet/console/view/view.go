@@ -40,6 +40,7 @@ type Options struct {
 	Now    func() time.Time // the service's clock
 	Wall   func() time.Time // the clock on the wall, by which the age of a round is judged
 	Tick   time.Duration    // between two rounds, on the wall
+	Broker BrokerSource     // may be nil: there is no broker in this process
 	// Why tells what each source says of a route; nil: only what Expect says is told.
 	Why   func(route string, at time.Time) expect.Why
 	Sinks []string // names of the InfluxDBs that counts are shipped to
@@ -61,6 +62,7 @@ type Reader struct {
 	book  bookCache
 	shelf bookShelf
 	grid  gridCache
+	meter meter
 }
 
 // observed is a round, and when it came.
