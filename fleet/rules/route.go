@@ -240,15 +240,25 @@ func (st *RouteState) demand(in RouteInput) (int, bool) {
 
 // threshold is the lowest of those that hold within DutyChange.
 func (s *Set) threshold(now time.Time, in RouteInput, demand int, known bool) int {
+	lowest, _ := s.lowest(now, in, demand, known)
+	return lowest
+}
+
+// lowest is the threshold, and the rule that sets it.
+func (s *Set) lowest(now time.Time, in RouteInput, demand int, known bool) (int, *readyRule) {
 	source := sourceIndex(in.Source)
 	rule := s.rule(in.Route, now, source)
-	lowest := rule.threshold(demand, known, in.Low)
+	by, lowest := rule, rule.threshold(demand, known, in.Low)
 	for _, near := range [...]time.Time{now.Add(-DutyChange), now.Add(DutyChange)} {
-		if other := s.rule(in.Route, near, source); other != rule {
-			lowest = min(lowest, other.threshold(demand, known, in.Low))
+		other := s.rule(in.Route, near, source)
+		if other == rule {
+			continue
+		}
+		if n := other.threshold(demand, known, in.Low); n < lowest {
+			by, lowest = other, n
 		}
 	}
-	return lowest
+	return lowest, by
 }
 
 // silence reports whether the route is wholly silent, and why that is known.
