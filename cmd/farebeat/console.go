@@ -21,6 +21,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/api"
+	"github.com/farebeat/farebeat/fleet/console/draft"
 	"github.com/farebeat/farebeat/fleet/console/explore"
 	"github.com/farebeat/farebeat/fleet/console/export"
 	"github.com/farebeat/farebeat/fleet/console/view"
@@ -38,6 +39,7 @@ type consoleServer struct {
 	view     *view.Reader
 	act      *act.Actions
 	gate     *access.Gate
+	desk     *draft.Desk
 	explore  *explore.Explorer
 	logger   *slog.Logger
 }
@@ -73,12 +75,16 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 		Fleet: func() *fleet.Fleet { return s.fleet }, Store: o.store, Expect: o.engine.Expect, Rules: o.rulesInForce(), Zone: o.engine.Location, Now: o.now,
 		Wall: time.Now, Tick: o.tick, Broker: func() view.Broker { return brokerView(s.broker, o.config.Broker.Listeners) }, Why: o.why(), Sinks: sinkNames(o.config),
 	})
+	cs.desk = draft.New(draft.Options{
+		Live: o.liveRules(), File: o.rulesFile(), Zone: o.engine.Location, Frames: o.store.Counts(), Faults: o.store.Faults(), Routes: cs.knownRoutes,
+		Expect: o.engine.Expect, Deadline: o.engine.WarmUp, Policy: o.engine.Policy, Now: o.now, Logger: o.logger,
+	})
 	gate := gateOptions(o, s.users)
 	if cs.gate, err = access.New(gate); err != nil {
 		return nil, usageError(fmt.Errorf("console: %w", err))
 	}
 	cs.act, err = act.New(act.Options{
-		Orders: o.orders, Store: o.store.Faults(), Ledger: func() *ledger.Ledger { return s.fleet.Ledger() }, Audit: o.store.AuditLog(), Tree: o.tree, Now: o.now, Patience: time.Duration(float64(commandPatience) * max(o.speed, 1)), Logger: o.logger,
+		Orders: o.orders, Store: o.store.Faults(), Ledger: func() *ledger.Ledger { return s.fleet.Ledger() }, Audit: o.store.AuditLog(), Rules: cs.desk, Tree: o.tree, Now: o.now, Patience: time.Duration(float64(commandPatience) * max(o.speed, 1)), Logger: o.logger,
 		Session: session.Options{ClientID: "console", Logger: o.logger, Dial: func(ctx context.Context) (net.Conn, error) {
 			return s.broker.Dial(ctx, topics.Identity{Role: topics.RoleOperator, Name: "console"})
 		}},
@@ -106,7 +112,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 		return nil, err
 	}
 	cs.console, err = console.New(console.Options{
-		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, MQTT: s.broker.ReadOnlyHandler(gate.Open != nil), Explore: cs.explore, Speed: o.speed, Logger: o.logger,
+		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, Rules: cs.desk, MQTT: s.broker.ReadOnlyHandler(gate.Open != nil), Explore: cs.explore, Speed: o.speed, Logger: o.logger,
 	})
 	return cs, err
 }
@@ -165,6 +171,25 @@ func (o serverOptions) rulesInForce() func() *rules.Set {
 	return func() *rules.Set { return o.engine.Rules }
 }
 
+// liveRules is what holds the rules in force.
+func (o serverOptions) liveRules() *rules.Live {
+	if o.rules != nil {
+		return o.rules
+	}
+	return rules.NewLive(o.engine.Rules)
+}
+
+// rulesFile is the rules file of the configuration, "" for none.
+func (o serverOptions) rulesFile() string {
+	if o.rules == nil {
+		return ""
+	}
+	return o.rules.Status().File
+}
+
+// knownRoutes are those of which the newest round says anything; nil before the first.
+func (c *consoleServer) knownRoutes() map[string]bool { return c.view.KnownRoutes() }
+
 // observe gives a round to the open pages.
 func (c *consoleServer) observe(r fleet.Round) {
 	c.view.Observe(r)
@@ -182,6 +207,7 @@ func (c *consoleServer) run(ctx context.Context) error {
 	}
 	group, inner := errgroup.WithContext(ctx)
 	group.Go(func() error { c.view.Run(inner); return nil })
+	group.Go(func() error { c.desk.Run(inner); return nil })
 	group.Go(func() error { return c.act.Run(inner) })
 	group.Go(func() error { return c.gate.Run(inner) })
 	group.Go(func() error { return c.explore.Run(inner) })

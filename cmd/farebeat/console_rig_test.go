@@ -43,7 +43,7 @@ func consoleRole(role access.Role) *access.Identity {
 }
 
 // newConsoleRig starts a service. saved are the changes of faults that it finds at its start.
-func newConsoleRig(t testing.TB, open *access.Identity, source expect.Source, prepare func(*store.Store), change func(*configs.Config)) *consoleRig {
+func newConsoleRig(t testing.TB, open *access.Identity, source expect.Source, prepare func(*store.Store), change func(*configs.Config), tweak ...func(*serverOptions)) *consoleRig {
 	t.Helper()
 	dir := t.TempDir()
 	db, err := store.Open(context.Background(), storePath(dir), store.Options{})
@@ -71,11 +71,15 @@ func newConsoleRig(t testing.TB, open *access.Identity, source expect.Source, pr
 	}
 	rig := &consoleRig{t: t, store: db, client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	ctx, stop := context.WithCancel(context.Background())
-	rig.server, err = newServer(ctx, serverOptions{
+	o := serverOptions{
 		tree: tree, config: c, store: db, keys: master, tick: 50 * time.Millisecond, now: time.Now, orders: ordersPath(dir), logger: slog.New(slog.DiscardHandler), open: open,
 		engine: fleet.EngineConfig{Location: time.UTC, Expect: source, Rules: rules.Default(time.UTC)},
 		watch:  func(fleet.Round) { rig.rounds.Add(1) },
-	})
+	}
+	for _, f := range tweak {
+		f(&o)
+	}
+	rig.server, err = newServer(ctx, o)
 	if err != nil {
 		stop()
 		t.Fatal(err)
@@ -188,7 +192,7 @@ func TestMarkupIsInert(t *testing.T) {
 			for _, path := range []string{
 				"/", "/routes", "/routes?find=" + q, "/routes/" + url.PathEscape(text), "/faults", "/faults?route=" + q + "&vehicle=" + q + "&machine=" + q + "&show=all", "/faults/" + id, "/faults?kind=" + q,
 				"/machines", "/machines?find=" + q, "/machines/" + url.PathEscape(text), "/search?q=" + q, "/ledger", "/ledger?find=" + q, "/ledger/" + url.PathEscape(text), "/audit", "/audit?by=" + q,
-				"/audit?action=" + q, "/account", "/signin?next=" + q, "/" + url.PathEscape(text), "/routes?day=" + q, "/?done=" + q,
+				"/audit?action=" + q, "/topics", "/topics?find=" + q, "/broker", "/broker?find=" + q, "/rules", "/rules?find=" + q, "/rules?hour=" + q, "/rules/edit", "/rules/route/" + url.PathEscape(text), "/account", "/signin?next=" + q, "/" + url.PathEscape(text), "/routes?day=" + q, "/?done=" + q,
 			} {
 				code, body := rig.get(path)
 				if code >= 500 {
@@ -298,7 +302,7 @@ func TestPagesAnswerBadQuestions(t *testing.T) {
 	for path, want := range map[string]int{
 		"/routes?day=yesterday": 400, "/routes?page=-1": 400, "/routes?page=x": 400, "/routes?order=odd": 400, "/routes?day=2026-13-40": 400, "/routes?day=1999-01-01": 200,
 		"/routes/none": 404, "/faults/none": 404, "/machines/none": 404, "/ledger/none": 404, "/ledger/none/certificate/2026-01-01": 404, "/faults?show=odd": 400, "/faults?kind=odd": 400,
-		"/faults?after=none": 400, "/machines?state=odd": 400, "/machines?order=odd": 400, "/ledger?show=odd": 400, "/audit?before=x": 400, "/nowhere": 404, "/live": 400, "/live?page=http://x/": 400,
+		"/faults?after=none": 400, "/machines?state=odd": 400, "/machines?order=odd": 400, "/ledger?show=odd": 400, "/audit?before=x": 400, "/rules?hour=25": 400, "/rules?days=odd": 400, "/rules/edit?draft=none": 404, "/broker?page=x": 400, "/nowhere": 404, "/live": 400, "/live?page=http://x/": 400,
 		"/live?page=/nowhere": 200, "/assets/x/console.css": 404, "/assets/%2e%2e/go.mod": 404, "/search?q=" + strings.Repeat("x", 5000): 200, "/machines/%00": 404, "/faults/%ff%fe": 404,
 	} {
 		if code, body := rig.get(path); code != want {

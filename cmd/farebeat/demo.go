@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -209,14 +210,33 @@ func (d *demo) newServer(ctx context.Context, tree topics.Tree, feed *gtfs.Feed,
 	c.Broker.Listeners = []configs.Listener{{Name: "mqtt", Kind: "tcp", Address: freeAddress(ctx, d.o.address), AnonymousReaders: true}}
 	c.Console.Address = freeAddress(ctx, d.o.console)
 	interval := 15 * time.Second
+	file := filepath.Join(filepath.Dir(d.store.Path()), "rules.yaml")
+	live, err := demoRules(file, feed.Location, d.clock.Now())
+	if err != nil {
+		return nil, err
+	}
 	return newServer(ctx, serverOptions{
-		tree: tree, config: c, store: d.store, keys: master, now: d.clock.Now, speed: d.o.speed, open: &access.Identity{Name: "demo", Role: access.Admin, Via: access.ViaOpen}, watch: d.watch, logger: logger, orders: ordersPath(filepath.Dir(d.store.Path())),
+		tree: tree, config: c, rules: live, store: d.store, keys: master, now: d.clock.Now, speed: d.o.speed, open: &access.Identity{Name: "demo", Role: access.Admin, Via: access.ViaOpen}, watch: d.watch, logger: logger, orders: ordersPath(filepath.Dir(d.store.Path())),
 		tick: max(d.clock.Real(5*time.Second), 10*time.Millisecond),
 		engine: fleet.EngineConfig{
 			Location: feed.Location, Interval: interval, WarmUp: presence.Config{Interval: interval, DeadlineIntervals: 4}.Deadline(),
-			Expect: expect.Chain{expect.NewTimetable(feed)}, Rules: rules.Default(feed.Location),
+			Expect: expect.Chain{expect.NewTimetable(feed)}, Rules: live.Set(),
 		},
 	})
+}
+
+// demoRules begins with a file of the default rules, so that they can be changed in the console. A file that was kept stays.
+func demoRules(file string, zone *time.Location, now time.Time) (*rules.Live, error) {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		text, err := rules.Default(zone).YAML()
+		if err == nil {
+			err = os.WriteFile(file, text, 0o600)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write the demo's rules: %w", err)
+		}
+	}
+	return rules.OpenLive(file, zone, now)
 }
 
 // freeAddress is address, or one with a port of the system's choice where somebody listens there.

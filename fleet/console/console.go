@@ -15,6 +15,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/audit"
+	"github.com/farebeat/farebeat/fleet/console/draft"
 	"github.com/farebeat/farebeat/fleet/console/explore"
 	"github.com/farebeat/farebeat/fleet/console/live"
 	"github.com/farebeat/farebeat/fleet/console/view"
@@ -32,6 +33,8 @@ type Options struct {
 	API http.Handler
 	// Explore shows the topics; nil: there is none, and the page says so.
 	Explore *explore.Explorer
+	// Rules is where rules are changed; nil: nowhere.
+	Rules *draft.Desk
 	// MQTT takes MQTT over WebSocket at /mqtt, from clients that only read; nil: nobody does.
 	MQTT http.Handler
 	// Speed is how many seconds of the service's clock pass in one on the wall; 0: 1. It is for demonstrations.
@@ -179,7 +182,7 @@ func status(err error) int {
 		return http.StatusBadGateway
 	case errors.Is(err, view.ErrStarting):
 		return http.StatusServiceUnavailable
-	case errors.Is(err, act.ErrRuns):
+	case errors.Is(err, act.ErrRuns), errors.Is(err, act.ErrConflict):
 		return http.StatusConflict
 	case errors.Is(err, act.ErrWaits):
 		return http.StatusAccepted

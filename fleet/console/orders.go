@@ -30,6 +30,12 @@ func (c *Console) orders() []order {
 		{"POST /ledger/verify", "verify", func(ctx context.Context, who act.Actor, r *http.Request) (string, error) {
 			return "", c.o.Act.Prove(ctx, who, r.PostFormValue("machine"))
 		}},
+		{"POST /rules/check", "rules_check", c.checkRules},
+		{"POST /rules/try", "rules_try", c.tryRules},
+		{"POST /rules/stop", "rules_stop", func(ctx context.Context, who act.Actor, _ *http.Request) (string, error) {
+			return "", c.o.Act.StopRulesTrial(ctx, who)
+		}},
+		{"POST /rules/save", "rules_save", c.saveRules},
 		{"POST /account/passes/{id}/revoke", "revoke", c.revoke},
 	}
 	for _, verb := range []faults.Verb{faults.VerbAcknowledge, faults.VerbAssign, faults.VerbShelve, faults.VerbUnsee, faults.VerbAbandon, faults.VerbNote} {
@@ -61,14 +67,22 @@ func doneText(key string) string {
 		return "Reported. It becomes a fault, or joins the one that stands, with the next round."
 	case "verify":
 		return "The ledger is being proved. How far it is stands below."
+	case "rules_check":
+		return "Checked. What was found stands below."
+	case "rules_try":
+		return "It is being tried. How far it is stands below."
+	case "rules_stop":
+		return "Stopped."
+	case "rules_save":
+		return "Saved. It is in force within seconds; whether it is stands below."
 	case "revoke":
 		return "Revoked: whoever holds it is out."
 	}
 	return ""
 }
 
-// maxForm bounds a form in bytes.
-const maxForm = 64 << 10
+// maxForm bounds a form in bytes: a rules file is the largest, and a form writes many letters as three.
+const maxForm = 1 << 20
 
 // order serves one kind of order.
 func (c *Console) order(o order) http.HandlerFunc {

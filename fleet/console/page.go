@@ -178,7 +178,7 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, code int, err err
 	case http.StatusForbidden:
 		f.Heading, f.What = "Not allowed", "Ask an admin of Farebeat for the role, or sign in as somebody who has it."
 	case http.StatusConflict:
-		f.Heading, f.What = "Not now", "Wait until what is under way has ended."
+		f.Heading, f.What = "Not now", "Go back, and look at what stands in the way."
 	case http.StatusTooManyRequests:
 		f.Heading, f.What = "Too often", "Wait a little, then try again."
 	case http.StatusMisdirectedRequest:

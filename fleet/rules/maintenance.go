@@ -151,3 +151,18 @@ func (w *Maintenance) recurring(l *maintenanceLayer) error {
 	w.Length = end - w.Start
 	return nil
 }
+
+// Window is a maintenance window, and whether it holds.
+type Window struct {
+	Maintenance
+	Now bool
+}
+
+// Windows lists the maintenance windows in the order of their file.
+func (s *Set) Windows(now time.Time) []Window {
+	out := make([]Window, len(s.maintenance))
+	for i := range s.maintenance {
+		out[i] = Window{s.maintenance[i], s.maintenance[i].holds(now, s.location)}
+	}
+	return out
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/farebeat/farebeat/fleet"
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/audit"
+	"github.com/farebeat/farebeat/fleet/console/draft"
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/orders"
@@ -34,6 +35,8 @@ var (
 	ErrUsage = errors.New("not understood")
 	// ErrNotFound says that what the order is about does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrConflict says that it cannot be done as things stand; the error that wraps it says why.
+	ErrConflict = errors.New("not as things stand")
 	// ErrWaits says that the order is on disk and was not followed yet; it will be.
 	ErrWaits = errors.New("noted, and not done yet")
 )
@@ -44,12 +47,13 @@ type Actor struct {
 	Remote string // address of the client
 }
 
-// Options say what Actions act on. All but Logger are required.
+// Options say what Actions act on. All but Rules and Logger are required.
 type Options struct {
 	Orders  string // the service's folder for orders
 	Store   faults.Store
 	Ledger  func() *ledger.Ledger // asked once Run began
 	Audit   audit.Log
+	Rules   *draft.Desk // where the rules are changed; nil: nowhere
 	Tree    topics.Tree
 	Session session.Options // how to reach the broker as an operator
 	Now     func() time.Time

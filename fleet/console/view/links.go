@@ -14,6 +14,9 @@ func FaultLink(id string) string { return link("/faults/", id) }
 // LedgerLink is the console's page of what the ledger has of a machine.
 func LedgerLink(id string) string { return link("/ledger/", id) }
 
+// RulesLink is the console's page of the rules of a route.
+func RulesLink(id string) string { return link("/rules/route/", id) }
+
 func link(prefix, id string) string {
 	if id == "" {
 		return ""

@@ -30,17 +30,18 @@ var (
 	ErrUsage = errors.New("not understood")
 )
 
-// Options say what a Reader reads. All but Why and Sinks are required.
+// Options say what a Reader reads. All but Why, Sinks, Days and Broker are required.
 type Options struct {
 	Fleet  func() *fleet.Fleet // nil until the service is made
 	Store  *store.Store
 	Expect expect.Source
 	Rules  func() *rules.Set
-	Zone   *time.Location   // the operator's
-	Now    func() time.Time // the service's clock
-	Wall   func() time.Time // the clock on the wall, by which the age of a round is judged
-	Tick   time.Duration    // between two rounds, on the wall
-	Broker BrokerSource     // may be nil: there is no broker in this process
+	Days   func() expect.Days // what type of day a date is; nil: by its weekday
+	Zone   *time.Location     // the operator's
+	Now    func() time.Time   // the service's clock
+	Wall   func() time.Time   // the clock on the wall, by which the age of a round is judged
+	Tick   time.Duration      // between two rounds, on the wall
+	Broker BrokerSource       // may be nil: there is no broker in this process
 	// Why tells what each source says of a route; nil: only what Expect says is told.
 	Why   func(route string, at time.Time) expect.Why
 	Sinks []string // names of the InfluxDBs that counts are shipped to
@@ -59,10 +60,12 @@ type Reader struct {
 	pastMu sync.Mutex
 	past   map[int64]pastHour // hours that are over, by their start
 
-	book  bookCache
-	shelf bookShelf
-	grid  gridCache
-	meter meter
+	book    bookCache
+	shelf   bookShelf
+	grid    gridCache
+	meter   meter
+	weeksMu sync.Mutex
+	weeks   map[pastKey]map[string][]pastSample // hours of the last weeks
 }
 
 // observed is a round, and when it came.
