@@ -103,7 +103,8 @@ func reading(t *testing.T, o broker.Options) (b *broker.Broker, ways map[string]
 func TestNobodyPublishesWhereOneOnlyReads(t *testing.T) {
 	secret, hash := broker.NewSecret()
 	users, err := broker.NewUsers([]broker.User{
-		{Name: "ada", Role: topics.RoleAdmin, Hash: hash}, {Name: "box", Role: topics.RoleMachine, ID: "m1", Hash: hash},
+		{Name: "ada", Role: topics.RoleAdmin, Hash: hash},
+		{Name: "box", Role: topics.RoleMachine, ID: "m1", Hash: hash},
 		{Name: "gw", Role: topics.RoleGateway, ID: "v1", Hash: hash},
 	})
 	if err != nil {
@@ -201,7 +202,10 @@ func TestAPahoClientReadsOverTheHandler(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make(chan string, 16)
-			s.Handle(root+"#", 1, func(_ context.Context, m *session.Delivery) error { got <- m.Topic + "=" + string(m.Payload); return nil })
+			s.Handle(root+"#", 1, func(_ context.Context, m *session.Delivery) error {
+				got <- m.Topic + "=" + string(m.Payload)
+				return nil
+			})
 			ctx, cancel := context.WithCancel(t.Context())
 			var done sync.WaitGroup
 			done.Go(func() {
@@ -221,7 +225,9 @@ func TestAPahoClientReadsOverTheHandler(t *testing.T) {
 			publish, end := context.WithCancel(ctx)
 			defer end()
 			failed := make(chan error, 1)
-			done.Go(func() { failed <- s.Publish(publish, session.Message{Topic: root + "report/x", Payload: []byte("{}"), QoS: 1}) })
+			done.Go(func() {
+				failed <- s.Publish(publish, session.Message{Topic: root + "report/x", Payload: []byte("{}"), QoS: 1})
+			})
 			<-down // MQTT 3.1.1 has no other word for it
 			end()
 			if err := <-failed; err == nil {

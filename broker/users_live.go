@@ -160,7 +160,8 @@ func (u *Users) take(now time.Time, atOnce bool) (changed bool, err error) {
 		return false, u.wrong(u.bad) // it was read, or it was away and is as it was
 	}
 	t, err := readUsers(u.file)
-	if after, errAfter := stampOf(u.file); errAfter != nil || !after.equal(at) {
+	after, errAfter := stampOf(u.file)
+	if moved := errAfter != nil || !after.equal(at); moved {
 		return false, nil // it changed while it was read: the next look sees it
 	}
 	if err == nil && at.size == 0 { // right at a start, and hardly meant here: it would lock everybody out

@@ -314,7 +314,8 @@ func TestInABrowserEveryScreenCanBeReadByEverybody(t *testing.T) {
 	route := b.value(`document.querySelector('main a[href^="/routes/"]').getAttribute("href")`)
 	pages := map[string]string{
 		"now": "/", "routes": "/routes", "route": route, "faults": "/faults?show=all", "fault": fault, "machines": "/machines", "machine": machine,
-		"search": "/search?q=1", "ledger": "/ledger", "ledger-machine": strings.Replace(machine, "/machines/", "/ledger/", 1), "audit": "/audit", "account": "/account", "signin": "/signin", "missing": "/no-such-page",
+		"search": "/search?q=1", "ledger": "/ledger", "ledger-machine": strings.Replace(machine, "/machines/", "/ledger/", 1), "topics": "/topics?at=vehicle/", "topic": "/topics?topic=fleet", "rules": "/rules",
+		"rules-route": strings.Replace(route, "/routes/", "/rules/route/", 1), "rules-edit": "/rules/edit", "broker": "/broker", "audit": "/audit", "account": "/account", "signin": "/signin", "missing": "/no-such-page",
 	}
 	for name, path := range pages {
 		for _, theme := range []string{"light", "dark"} {

@@ -125,11 +125,11 @@ func BenchmarkLiveViewers(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				res, err := rig.client.Do(req)
-				if err != nil {
-					b.Fatal(err)
-				}
 				go func() {
+					res, err := rig.client.Do(req)
+					if err != nil {
+						return // stop came first
+					}
 					defer res.Body.Close()
 					_, _ = io.Copy(io.Discard, res.Body) // until stop
 				}()

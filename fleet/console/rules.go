@@ -15,7 +15,7 @@ import (
 
 func (c *Console) loadRules(r *http.Request) (content, error) {
 	q := r.URL.Query()
-	page, err := whole(q, "page")
+	page, err := pageNumber(q)
 	if err != nil {
 		return content{}, err
 	}

@@ -37,15 +37,15 @@ func (c *Console) screens() []screen {
 	}
 }
 
-// whole reads a number of the query; 0 where it is not there.
-func whole(q url.Values, name string) (int, error) {
-	text := q.Get(name)
+// pageNumber reads the page of the query; 0 where it is not there.
+func pageNumber(q url.Values) (int, error) {
+	text := q.Get("page")
 	if text == "" {
 		return 0, nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 1_000_000 {
-		return 0, fmt.Errorf("%w: %s %q: want a number from 1", view.ErrUsage, name, text)
+		return 0, fmt.Errorf("%w: page %q: want a number from 1", view.ErrUsage, text)
 	}
 	return n, nil
 }
@@ -57,7 +57,7 @@ func (c *Console) loadNow(r *http.Request) (content, error) {
 
 func (c *Console) loadRoutes(r *http.Request) (content, error) {
 	q := r.URL.Query()
-	page, err := whole(q, "page")
+	page, err := pageNumber(q)
 	if err != nil {
 		return content{}, err
 	}
@@ -94,7 +94,7 @@ func (c *Console) loadFault(r *http.Request) (content, error) {
 
 func (c *Console) loadMachines(r *http.Request) (content, error) {
 	q := r.URL.Query()
-	page, err := whole(q, "page")
+	page, err := pageNumber(q)
 	if err != nil {
 		return content{}, err
 	}
@@ -116,7 +116,7 @@ func (c *Console) loadMachine(r *http.Request) (content, error) {
 
 func (c *Console) loadBroker(r *http.Request) (content, error) {
 	q := r.URL.Query()
-	page, err := whole(q, "page")
+	page, err := pageNumber(q)
 	if err != nil {
 		return content{}, err
 	}
