@@ -73,7 +73,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	cs := &consoleServer{listener: listener, logger: o.logger}
 	cs.view = view.New(view.Options{
 		Fleet: func() *fleet.Fleet { return s.fleet }, Store: o.store, Expect: o.engine.Expect, Rules: o.rulesInForce(), Zone: o.engine.Location, Now: o.now,
-		Wall: time.Now, Tick: o.tick, Broker: func() view.Broker { return brokerView(s.broker, o.config.Broker.Listeners) }, Why: o.why(), Sinks: sinkNames(o.config),
+		Wall: time.Now, Tick: o.tick, Broker: func() view.Broker { return brokerView(s.broker, o.config.Broker.Listeners) }, Why: o.why(), Sinks: sinkNames(o.config), Days: o.days(),
 	})
 	cs.desk = draft.New(draft.Options{
 		Live: o.liveRules(), File: o.rulesFile(), Zone: o.engine.Location, Frames: o.store.Counts(), Faults: o.store.Faults(), Routes: cs.knownRoutes,
@@ -102,6 +102,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 		return nil, err
 	}
 	calls, err := api.New(api.Options{
+		Rules: cs.desk, Explore: cs.explore,
 		View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), Status: console.Status, Logger: o.logger,
 		TIDES: func(ctx context.Context, w io.Writer, f ledger.Filter) error {
 			_, err := export.WriteTIDES(ctx, w, o.tree.Operator(), filepath.Dir(o.store.Path()), s.fleet.Ledger(), f)
@@ -161,6 +162,14 @@ func (o serverOptions) why() func(string, time.Time) expect.Why {
 		return nil
 	}
 	return o.expected.why
+}
+
+// days tells what type of day a date is; nil: by its weekday.
+func (o serverOptions) days() func() expect.Days {
+	if o.expected == nil {
+		return nil
+	}
+	return o.expected.calendar
 }
 
 // rulesInForce is what is decided by now.

@@ -61,6 +61,13 @@ func (e *expectations) failure() error {
 	return nil
 }
 
+// calendar is what is known of the types of days.
+func (e *expectations) calendar() expect.Days {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.sources.days
+}
+
 // timetable is a source that names its routes.
 type timetable interface {
 	expect.Source

@@ -23,6 +23,8 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/audit"
+	"github.com/farebeat/farebeat/fleet/console/draft"
+	"github.com/farebeat/farebeat/fleet/console/explore"
 	"github.com/farebeat/farebeat/fleet/console/view"
 	"github.com/farebeat/farebeat/fleet/ledger"
 )
@@ -30,13 +32,16 @@ import (
 // Prefix is where the API begins.
 const Prefix = "/api/v1"
 
-// Options say what an API tells and who may use it. All but TIDES, Wall and Logger are required.
+// Options say what an API tells and who may use it. All but Rules, Explore, TIDES, Wall and Logger are required.
 type Options struct {
 	View   *view.Reader
 	Act    *act.Actions
 	Gate   *access.Gate
 	Audit  audit.Log
 	Status func(error) int // the HTTP status of an error of the packages above
+	// Rules is where rules are changed, and Explore listens to the topic tree; nil: those operations answer that there is nothing.
+	Rules   *draft.Desk
+	Explore *explore.Explorer
 	// TIDES writes a TIDES data package as a zip of what a filter selects; nil: the API has no such format.
 	TIDES func(ctx context.Context, w io.Writer, f ledger.Filter) error
 	// Wall is the clock on the wall, by which it is judged who calls too often; nil: time.Now.
@@ -92,6 +97,8 @@ func (a *API) register() {
 	a.registerLedger()
 	a.registerSheets()
 	a.registerTickets()
+	a.registerRules()
+	a.registerTree()
 	a.registerAccess()
 }
 

@@ -22,7 +22,8 @@ type op struct {
 	status                int         // of the answer; 0: 200, or 204 where there is no body
 	hides                 string      // action that the audit notes when the operation is refused to somebody; "" for none
 	content               map[string]*huma.MediaType
-	waits                 bool // it may be answered with 202, with the same body
+	waits                 bool  // it may be answered with 202, with the same body
+	most                  int64 // bytes of the body at most; 0: maxBody
 }
 
 // anyone is the role of operations that need none.
@@ -33,13 +34,13 @@ const (
 	actionExtension = "x-audit"
 )
 
-// maxBody bounds the body of a request in bytes.
+// maxBody bounds the body of a request in bytes, where its operation says nothing else.
 const maxBody = 64 << 10
 
 func (o op) operation(answer reflect.Type, schemas huma.Registry) huma.Operation {
 	h := huma.Operation{
 		OperationID: o.id, Method: o.method, Path: o.path, Summary: o.summary, Description: o.description, Tags: []string{o.tag},
-		DefaultStatus: o.status, MaxBodyBytes: maxBody, Extensions: map[string]any{roleExtension: string(o.need)},
+		DefaultStatus: o.status, MaxBodyBytes: cmp.Or(o.most, maxBody), Extensions: map[string]any{roleExtension: string(o.need)},
 	}
 	if o.need != anyone {
 		h.Security = []map[string][]string{{"token": {}}, {"session": {}}}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/api"
+	"github.com/farebeat/farebeat/fleet/console/draft"
+	"github.com/farebeat/farebeat/fleet/console/explore"
 	"github.com/farebeat/farebeat/fleet/console/view"
 	"github.com/farebeat/farebeat/fleet/expect"
 	"github.com/farebeat/farebeat/fleet/faults"
@@ -91,7 +94,10 @@ func newRig(t testing.TB, o options) *rig {
 	orders := filepath.Join(dir, "orders")
 	v := view.New(view.Options{
 		Fleet: func() *fleet.Fleet { return r.fleet }, Store: r.store, Expect: hand, Rules: func() *rules.Set { return set }, Zone: time.UTC, Now: r.clock,
-		Wall: r.clock, Tick: time.Minute, Sinks: []string{"grafana"},
+		Wall: r.clock, Tick: time.Minute, Sinks: []string{"grafana"}, Broker: func() view.Broker {
+			s := b.Stats()
+			return view.Broker{Clients: int(s.Clients), Published: view.Rate{Total: s.Published}, Counters: []view.Counter{{Name: "refused", Total: s.RefusedRead}}, Listeners: []view.Listener{}}
+		},
 	})
 	r.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: tree, Store: r.store, Keys: ledgertest.Keys(t), Tick: 2 * time.Millisecond, Now: r.clock, Orders: orders,
@@ -111,18 +117,32 @@ func newRig(t testing.TB, o options) *rig {
 		Passes: r.store.Passes(), Audit: r.store.AuditLog(), Open: o.open, Now: r.clock, Users: people{"vera": access.Viewer, "otto": access.Operator, "anna": access.Admin},
 	})
 	must(t, err)
+	file := filepath.Join(dir, "rules.yaml")
+	text, err := set.YAML()
+	must(t, err)
+	must(t, os.WriteFile(file, text, 0o600))
+	inForce, err := rules.OpenLive(file, time.UTC, r.now)
+	must(t, err)
+	desk := draft.New(draft.Options{
+		Live: inForce, File: file, Zone: time.UTC, Frames: r.store.Counts(), Faults: r.store.Faults(), Routes: v.KnownRoutes, Expect: hand, Deadline: time.Minute, Now: r.clock,
+	})
+	explorer, err := explore.New(explore.Options{Tree: tree, Now: r.clock, Session: session.Options{Dial: dial(topics.Identity{Role: topics.RoleViewer, Name: "explorer"})}})
+	must(t, err)
 	a, err := act.New(act.Options{
+		Rules:  desk,
 		Orders: orders, Store: r.store.Faults(), Ledger: r.fleet.Ledger, Audit: r.store.AuditLog(), Tree: tree, Now: r.clock, Patience: 5 * time.Minute,
 		Session: session.Options{ClientID: "console", Dial: dial(topics.Identity{Role: topics.RoleOperator, Name: "console"})},
 	})
 	must(t, err)
-	calls, err := api.New(api.Options{View: v, Act: a, Gate: r.gate, Audit: r.store.AuditLog(), Status: console.Status, TIDES: o.tides, Wall: o.wall})
+	calls, err := api.New(api.Options{Rules: desk, Explore: explorer, View: v, Act: a, Gate: r.gate, Audit: r.store.AuditLog(), Status: console.Status, TIDES: o.tides, Wall: o.wall})
 	must(t, err)
 	r.console, err = console.New(console.Options{Operator: "tampa", View: v, Act: a, Gate: r.gate, Audit: r.store.AuditLog(), API: calls})
 	must(t, err)
 	var running sync.WaitGroup
 	running.Go(func() { check(t, r.fleet.Run(ctx)) })
 	running.Go(func() { check(t, a.Run(ctx)) })
+	running.Go(func() { desk.Run(ctx) })
+	running.Go(func() { check(t, explorer.Run(ctx)) })
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()

@@ -136,7 +136,11 @@ func samples(r *rig) map[string]sample {
 		"ledger_certificate": {path: "/ledger/certificates/2018-06-12/m2"}, "ledger_verify": {path: "/ledger/verify", body: `{"machine":"nosuch"}`, status: 404}, "ledger_proof": {path: "/ledger/verify", status: 404},
 		"ledger_export": {path: "/ledger/export?format=csv&machine=m1"},
 		"counts_csv":    {path: "/counts.csv?hourly=true"}, "faults_csv": {path: "/faults.csv?show=all"}, "machines_csv": {path: "/machines.csv?order=name"},
-		"tickets": {path: "/tickets?all=true"}, "tickets_revoke": {path: "/tickets/revoke", body: `{"vehicle":"bus-m2","reason":"stolen"}`},
+		"broker": {path: "/broker?find=fleet"}, "topics": {path: "/topics?at=vehicle/&limit=5"}, "topic": {path: "/topics/message?topic=nosuch", status: 404},
+		"rules": {path: "/rules?hour=12&days=sunday"}, "rules_route": {path: "/rules/routes/A"}, "rules_file": {path: "/rules/file"}, "rules_trial": {path: "/rules/trial", status: 404},
+		"rules_check": {path: "/rules/check", body: `{"text":"route: {min_online: <b>}"}`}, "rules_try": {path: "/rules/try", body: `{"draft":"nosuch","from":"2026-11-22T00:00:00Z","to":"2026-11-23T00:00:00Z"}`, status: 404},
+		"rules_save": {path: "/rules/save", body: `{"draft":"nosuch"}`, status: 404},
+		"tickets":    {path: "/tickets?all=true"}, "tickets_revoke": {path: "/tickets/revoke", body: `{"vehicle":"bus-m2","reason":"stolen"}`},
 		"tickets_restore": {path: "/tickets/restore", body: `{"vehicle":"bus-m2"}`},
 		"tokens":          {path: "/tokens"}, "sessions": {path: "/sessions"}, "audit": {path: "/audit?limit=3"},
 		"token_new": {path: "/tokens", body: `{"label":"x","role":"viewer","expires_at":"2026-11-24T00:00:00Z"}`, status: 403}, // a token makes none

@@ -54,6 +54,9 @@ func WriteTIDES(ctx context.Context, w io.Writer, operator, dir string, l *ledge
 			err = fmt.Errorf("write a TIDES package: %w", err)
 		}
 	}()
+	if err := f.Check(); err != nil {
+		return rows, err // before anything is sent
+	}
 	wait, err := os.CreateTemp(dir, "farebeat-devices-")
 	if err != nil {
 		return rows, err
