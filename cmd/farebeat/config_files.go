@@ -101,6 +101,7 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	for i, a := range c.Fleet.Notify.Alertmanagers {
 		add(fmt.Sprintf("fleet.notify.alertmanagers[%d].credentials_file", i), a.CredentialsFile, true, func() error { return readOnly(notify.ReadAuthorization(a.CredentialsFile)) })
 	}
+	add("console.users_file", c.Console.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Console.UsersFile)) })
 	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
 	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(readAuthorities(c.Client.CAFile)) })
 	add("machine.key_file", c.Machine.KeyFile, true, func() error { return readOnly(readKey(c.Machine.KeyFile)) })

@@ -42,6 +42,7 @@ func filesOf(t *testing.T) (dir, config string) {
 	put("cert", cert)
 	put("tlskey", key)
 	put("users", broker.User{Name: "ann", Role: topics.RoleViewer, Hash: hash}.Line()+"\n")
+	put("people", broker.User{Name: "eve", Role: topics.RoleAdmin, Hash: hash}.Line()+"\n")
 	put("expected", "route_id,hour,expected_vehicles_in_service\nA,7,2\n")
 	put("holidays", "2026-12-25 # Christmas\n")
 	put("rules", "route:\n  silent_after: 6m\n")
@@ -62,6 +63,7 @@ fleet:
   notify:
     webhooks: [{name: desk, url: "https://desk.example/in", secret_file: DIR/hook, kinds: [route_silent]}]
     alertmanagers: [{name: am, url: "http://127.0.0.1:9093", credentials_file: DIR/credentials}]
+console: {users_file: DIR/people}
 client: {password_file: DIR/password, ca_file: DIR/ca}
 machine: {key_file: DIR/machine}
 `
@@ -117,6 +119,7 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 		"cert":        {"broker.listeners[0].cert_file", "", false}, // told with its key
 		"tlskey":      {"broker.listeners[0].key_file", "failed to find any PEM data in key input", true},
 		"users":       {"broker.users_file", "line 1: want name:role:id:hash:grants", true},
+		"people":      {"console.users_file", "line 1: want name:role:id:hash:grants", true},
 		"expected":    {"fleet.expected_file", "line 1", false},
 		"rules":       {"fleet.rules_file", "line 1", false},
 		"master":      {"fleet.master_key_file", "want 64 hexadecimal digits", true},

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -22,6 +21,9 @@ const nobody = "# no users"
 // editUsers changes the lines of a users file, one command at a time. What comes out is checked as a whole, is on disk when it returns, and
 // takes the place of the old file at once, with its owner: a service that reads it meanwhile sees one or the other.
 func editUsers(ctx context.Context, path string, create bool, edit func(lines []string) ([]string, error)) error {
+	if _, err := os.Stat(path); err != nil && !(create && errors.Is(err, fs.ErrNotExist)) {
+		return usageError(fmt.Errorf("users file: %w", err))
+	}
 	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
 	patience, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -30,33 +32,47 @@ func editUsers(ctx context.Context, path string, create bool, edit func(lines []
 	}
 	defer func() { _ = lock.Close() }() // the system lets go of it anyhow
 	old, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && create:
-	case err != nil:
+	if err != nil && !(create && errors.Is(err, fs.ErrNotExist)) {
 		return usageError(fmt.Errorf("users file: %w", err))
 	}
-	var lines []string
-	for line := range strings.Lines(string(old)) {
-		lines = append(lines, strings.TrimRight(line, "\r\n"))
-	}
-	if lines, err = edit(lines); err != nil {
-		return usageError(fmt.Errorf("users file %s: %w", path, err))
-	}
-	text := strings.Join(lines, "\n") + "\n"
-	list, err := broker.ParseUsers(strings.NewReader(text))
+	text, err := editedUsers(string(old), edit)
 	if err != nil {
 		return usageError(fmt.Errorf("users file %s: %w", path, err))
-	}
-	if _, err = broker.NewUsers(list); err != nil {
-		return usageError(fmt.Errorf("users file %s: %w", path, err))
-	}
-	if len(lines) == 0 {
-		text = nobody + "\n"
 	}
 	if err := replaceFile(path, text); err != nil {
 		return usageError(fmt.Errorf("users file: %w", err))
 	}
 	return nil
+}
+
+// editedUsers is a users file's text after a change of its lines. It is checked before, too: what was wrong already is told with its line.
+func editedUsers(text string, edit func(lines []string) ([]string, error)) (string, error) {
+	if err := checkUsers(text); err != nil {
+		return "", err
+	}
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(line, "\r\n"); line != nobody {
+			lines = append(lines, line)
+		}
+	}
+	lines, err := edit(lines)
+	if err != nil {
+		return "", err
+	}
+	if len(lines) == 0 {
+		lines = []string{nobody}
+	}
+	text = strings.Join(lines, "\n") + "\n"
+	return text, checkUsers(text)
+}
+
+func checkUsers(text string) error {
+	list, err := broker.ParseUsers(strings.NewReader(text))
+	if err == nil {
+		_, err = broker.NewUsers(list)
+	}
+	return err
 }
 
 // findUser is the index of a user's line.
@@ -93,19 +109,4 @@ func replaceFile(path, text string) (err error) {
 		return err
 	}
 	return syncFolder(filepath.Dir(path))
-}
-
-// keepOwner gives a new file the owner of the one whose place it takes: root may change the users of a service that is somebody else.
-func keepOwner(f *os.File, path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if old, ok := info.Sys().(*syscall.Stat_t); ok && (int(old.Uid) != os.Geteuid() || int(old.Gid) != os.Getegid()) {
-		return f.Chown(int(old.Uid), int(old.Gid))
-	}
-	return nil
 }

@@ -49,13 +49,29 @@ func (u userFiles) each(f func(name string, users *broker.Users)) {
 	}
 }
 
-// watch takes changed files until ctx ends.
+// watch takes changed files until ctx ends. A hangup, of which nil is never, is for all of them.
 func (u userFiles) watch(ctx context.Context, hangup <-chan os.Signal, now func() time.Time, logger *slog.Logger) {
 	var group sync.WaitGroup
+	var again []chan os.Signal
 	u.each(func(_ string, users *broker.Users) {
-		group.Go(func() { users.Watch(ctx, usersEvery, hangup, now, logger) })
+		mine := make(chan os.Signal, 1)
+		again = append(again, mine)
+		group.Go(func() { users.Watch(ctx, usersEvery, mine, now, logger) })
 	})
-	group.Wait()
+	defer group.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-hangup:
+			for _, c := range again {
+				select {
+				case c <- s:
+				default: // it is about to read the file
+				}
+			}
+		}
+	}
 }
 
 // parts are what is wrong with the files.
