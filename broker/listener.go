@@ -25,8 +25,10 @@ type listener struct {
 	leaves []*x509.Certificate
 	net    net.Listener
 	http   *http.Server
-	stop   sync.Once
 	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
 }
 
 func newListener(b *Broker, l Listener) (*listener, error) {
@@ -87,8 +89,13 @@ func (l *listener) Init(*slog.Logger) error {
 	return nil
 }
 
-// Serve implements listeners.Listener: it returns at once.
+// Serve implements listeners.Listener: it returns at once. Mochi calls it in a goroutine of its own, so that Close may have come before.
 func (l *listener) Serve(listeners.EstablishFn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.wg.Go(func() {
 		if l.web() {
 			_ = l.http.Serve(l.net) // returns when the listener is closed
@@ -128,14 +135,17 @@ func (l *listener) Protocol() string { return l.Kind }
 
 // Close implements listeners.Listener: it accepts no more. The connections are the broker's to close.
 func (l *listener) Close(listeners.CloseFn) {
-	l.stop.Do(func() {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
 		if l.net != nil {
 			l.net.Close()
 		}
 		if l.http != nil {
 			l.http.Close()
 		}
-	})
+	}
+	l.mu.Unlock()
 	l.wg.Wait()
 }
 

@@ -301,3 +301,13 @@ func beat(b *testing.B, address, user, password string) {
 	r.ping()
 	b.StopTimer()
 }
+
+// TestABrokerMayCloseAsSoonAsItStarted: Mochi begins to serve in the background, maybe after Close. The race detector tells if that is not
+// kept apart.
+func TestABrokerMayCloseAsSoonAsItStarted(t *testing.T) {
+	for range 50 {
+		closeBroker(t, start(t, broker.Options{Listeners: []broker.Listener{
+			{Name: "tcp", Kind: "tcp", Address: "127.0.0.1:0"}, {Name: "ws", Kind: "ws", Address: "127.0.0.1:0"},
+		}}))
+	}
+}

@@ -160,8 +160,7 @@ func (u *Users) take(now time.Time, atOnce bool) (changed bool, err error) {
 		return false, u.wrong(u.bad) // it was read, or it was away and is as it was
 	}
 	t, err := readUsers(u.file)
-	after, errAfter := stampOf(u.file)
-	if moved := errAfter != nil || !after.equal(at); moved {
+	if !at.still(u.file) {
 		return false, nil // it changed while it was read: the next look sees it
 	}
 	if err == nil && at.size == 0 { // right at a start, and hardly meant here: it would lock everybody out
@@ -235,6 +234,12 @@ func (u *Users) leave(b *Broker) {
 }
 
 func (s stamp) equal(o stamp) bool { return s.size == o.size && s.modified.Equal(o.modified) }
+
+// still reports whether a file is as it was.
+func (s stamp) still(file string) bool {
+	now, err := stampOf(file)
+	return err == nil && s.equal(now)
+}
 
 func stampOf(file string) (stamp, error) {
 	info, err := os.Stat(file)
