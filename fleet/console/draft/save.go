@@ -132,17 +132,10 @@ func replaceFile(path string, body []byte, before string, old []byte) error {
 			return err
 		}
 	}
-	if err := writeWhole(path, body, mode); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return writeWhole(path, body, mode)
 }
 
-// writeWhole writes a file beside path and gives it that name once it is on disk.
+// writeWhole writes a file beside path and gives it that name once it is on disk. The name is on disk when it returns.
 func writeWhole(path string, body []byte, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new")
 	if err != nil {
@@ -154,7 +147,11 @@ func writeWhole(path string, body []byte, mode fs.FileMode) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		err = errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return err
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -220,7 +220,9 @@ func (d *Desk) run(ctx context.Context, j *job) {
 	switch {
 	case err == nil:
 		t.State, t.Result = Done, resultOf(report)
-		j.entry.tried = &t
+		if e := d.drafts[t.Draft]; e != nil { // it may have been checked again meanwhile
+			e.tried = &t
+		}
 	case errors.Is(context.Cause(inner), errStopped) || ctx.Err() != nil:
 		t.State, t.Error = Stopped, "it was stopped"
 	case inner.Err() != nil:
