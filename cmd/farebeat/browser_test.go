@@ -129,7 +129,7 @@ func (b *demoInBrowser) run(actions ...chromedp.Action) {
 // open loads a page of the console.
 func (b *demoInBrowser) open(path string) {
 	b.t.Helper()
-	b.run(chromedp.Navigate(b.base+path), chromedp.WaitVisible("main"))
+	b.run(chromedp.Navigate(b.base+path), chromedp.WaitVisible("main", chromedp.ByQuery))
 }
 
 // until waits until an expression is true in the page, which may be another one meanwhile.
