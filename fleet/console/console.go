@@ -164,7 +164,7 @@ func status(err error) int {
 	switch {
 	case errors.Is(err, view.ErrNotFound), errors.Is(err, act.ErrNotFound):
 		return http.StatusNotFound
-	case errors.Is(err, view.ErrUsage), errors.Is(err, act.ErrUsage):
+	case errors.Is(err, view.ErrUsage), errors.Is(err, act.ErrUsage), errors.Is(err, explore.ErrUsage):
 		return http.StatusBadRequest
 	case errors.Is(err, act.ErrForbidden), errors.Is(err, access.ErrForbidden), errors.Is(err, access.ErrNoRole):
 		return http.StatusForbidden

@@ -1,15 +1,12 @@
 package console
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/farebeat/farebeat/fleet/console/explore"
-	"github.com/farebeat/farebeat/fleet/console/view"
 )
 
 // topicsPage is what /topics shows: a level of the tree, or one topic.
@@ -49,9 +46,6 @@ func (c *Console) loadTopics(r *http.Request) (content, error) {
 		return content{"Topic " + strings.TrimPrefix(t.Topic, t.Root), p}, r.Context().Err()
 	}
 	l, err := c.o.Explore.Levels(r.Context(), p.At, p.Find, q.Get("after"), 0)
-	if errors.Is(err, explore.ErrUsage) {
-		err = fmt.Errorf("%w: %w", view.ErrUsage, err)
-	}
 	p.Level, p.At = &l, l.Prefix
 	p.Crumbs = crumbsOf(l.Root, l.Root+l.Prefix)
 	return content{"Topics", p}, err

@@ -133,7 +133,8 @@ func TestTheTopicsScreen(t *testing.T) {
 		r.want("/topics", "listening begins now")
 		time.Sleep(time.Second)
 		r.want("/topics", "Listening since", `href="/topics?at=route%2F"`, `data-live="/live?page=%2Ftopics"`)
-		r.want("/topics?at=route/36/", `href="/topics?topic=farebeat%2Fv1%2Ftampa%2Froute%2F36%2Fonline"`, "stood before", `<a href="/topics?at=route%2F">route/</a>`)
+		r.want("/topics?at=route/36/", `href="/topics?topic=farebeat%2Fv1%2Ftampa%2Froute%2F36%2Fonline"`, "stood before", `<a href="/topics?at=route%2F">route/</a>`,
+			`data-label="Not valid" class="num"><span class="mark below"><i aria-hidden="true">✕</i> not valid</span>`)
 		r.want("/topics?find=route/%2B/online", ">route/36/online</a>")
 		r.want("/topics?find=nothing", "No topic that is held is like that")
 		one := "/topics?topic=" + url.QueryEscape("farebeat/v1/tampa/route/36/online")

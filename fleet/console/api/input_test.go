@@ -43,6 +43,8 @@ func TestBadInputIsRefusedAndNamed(t *testing.T) {
 		{"GET", "/now?x=1", "", 422, "query.x: unknown query parameter"},
 		{"GET", "/faults?" + mark + "=1", "", 422, "unknown query parameter"},
 		{"GET", "/faults?limit=1&limit=2", "", 422, `"limit": it stands there 2 times`},
+		{"GET", "/topics?find=a/%23/b", "", 400, `filter "a/#/b": + and # stand alone, # last`},
+		{"GET", "/topics?at=vehicle/%2B", "", 400, `level "vehicle/+": + and # are for filters`},
 		{"GET", "/faults?limit=0", "", 422, "query.limit"},
 		{"GET", "/faults?limit=501", "", 422, "query.limit"},
 		{"GET", "/faults?limit=-1", "", 422, "query.limit"},

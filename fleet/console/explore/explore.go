@@ -26,7 +26,7 @@ type Options struct {
 	Idle       time.Duration
 	MaxTopics  int // kept at once [50,000]
 	MaxPayload int // bytes kept of a message; the rest is cut, and said so [64 kB]
-	MaxBytes   int // of payloads and names over all topics, and 600 for each topic [64 MiB]
+	MaxBytes   int // of payloads and names over all topics, and 1,000 for each topic [64 MiB]
 	Logger     *slog.Logger
 }
 
@@ -208,6 +208,10 @@ const (
 	maxLevels = 32
 )
 
+// judgedAtOnce is up to how many bytes a message is judged as it comes, which takes some 5 µs. What is longer is judged when somebody looks at
+// its topic, but for what is too long to be kept whole: a full batch of transactions takes some 1.5 ms.
+const judgedAtOnce = 2 << 10
+
 // deliver takes a message from the broker.
 func (e *Explorer) deliver(_ context.Context, d *session.Delivery) error {
 	if e.o.Tree.Confidential(d.Topic) || len(d.Topic) > maxName || strings.Count(d.Topic, "/") >= maxLevels {
@@ -217,10 +221,10 @@ func (e *Explorer) deliver(_ context.Context, d *session.Delivery) error {
 		return nil
 	}
 	m := &message{payload: d.Payload, size: len(d.Payload), qos: d.QoS, stood: d.Retained, at: e.o.Now()}
+	if m.size <= judgedAtOnce || m.size > e.o.MaxPayload { // of the latter only a part is kept, and it can be judged only whole
+		m.judge(e.o.Tree, d.Topic)
+	}
 	if m.size > e.o.MaxPayload {
-		if e.watched(d.Topic) { // it can be judged only whole
-			m.judge(e.o.Tree, d.Topic)
-		}
 		m.cut(e.o.MaxPayload)
 	}
 	e.mu.Lock()
@@ -230,14 +234,6 @@ func (e *Explorer) deliver(_ context.Context, d *session.Delivery) error {
 	}
 	e.heard.put(d.Topic, m)
 	return nil
-}
-
-// watched reports whether somebody has looked at a topic lately.
-func (e *Explorer) watched(name string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	t := e.heard.topics[name]
-	return t != nil && t.isWatched(e.o.Idle)
 }
 
 // Status says what the explorer knows at all.

@@ -3,6 +3,7 @@ package explore
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func (e *Explorer) hear(tb testing.TB, topic, payload string, retained bool) {
 // TestSumsAlongTheTree: after any course of messages each level counts exactly what is below it, whatever had to make room.
 func TestSumsAlongTheTree(t *testing.T) {
 	now := time.Date(2026, 11, 22, 5, 10, 0, 0, time.UTC)
-	e := newExplorer(t, Options{MaxTopics: 12, MaxBytes: 12_000, Now: func() time.Time { return now }})
+	e := newExplorer(t, Options{MaxTopics: 12, MaxBytes: 38_000, Now: func() time.Time { return now }})
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 20_000 {
 		now = now.Add(time.Duration(r.IntN(400)) * time.Millisecond)
@@ -42,9 +43,12 @@ func TestSumsAlongTheTree(t *testing.T) {
 			fmt.Sprintf("machine/%d/heartbeat", r.IntN(6)), fmt.Sprintf("vehicle/%d/gateway", r.IntN(8)), fmt.Sprintf("command/1/c%d", r.IntN(3)),
 			fmt.Sprintf("command/1/c%d/result", r.IntN(3)), "fleet", "a//b", "a/",
 		}[r.IntN(7)]
-		e.hear(t, topic, strings.Repeat("x", r.IntN(3)*r.IntN(800)), r.IntN(9) == 0)
+		e.hear(t, topic, strings.Repeat("x", r.IntN(3)*r.IntN(1600)), r.IntN(9) == 0)
+		if i%7 == 0 {
+			e.Topic(t.Context(), topic)
+		}
 		h := e.heard
-		if bytes := checkNode(t, h, h.root, now); bytes != h.bytes || h.bytes > 12_000 || len(h.topics) > 12 || h.passing.Len()+h.standing.Len() != len(h.topics) {
+		if bytes := checkNode(t, h, h.root, now); bytes != h.bytes || h.bytes > 38_000 || len(h.topics) > 12 || h.passing.Len()+h.standing.Len() != len(h.topics) {
 			t.Fatalf("message %d: %d bytes, %d counted; %d topics, %d and %d in the lists", i, h.bytes, bytes, len(h.topics), h.passing.Len(), h.standing.Len())
 		}
 	}
@@ -56,9 +60,15 @@ func TestSumsAlongTheTree(t *testing.T) {
 // checkNode compares a level's sums with what is below it.
 func checkNode(t *testing.T, h *heard, n *node, now time.Time) (bytes int) {
 	t.Helper()
-	count, retained, rate := 0, 0, 0.0
+	count, retained, invalid, unjudged, rate := 0, 0, 0, 0, 0.0
 	n.each(func(x *topic) {
 		count++
+		switch v := x.last.verdict.Load(); {
+		case v == nil:
+			unjudged++
+		case v.State == Invalid:
+			invalid++
+		}
 		if x.retained {
 			retained++
 		}
@@ -70,6 +80,9 @@ func checkNode(t *testing.T, h *heard, n *node, now time.Time) (bytes int) {
 	})
 	if diff := n.rate.now(now) - rate; n.topics != count || n.retained != retained || diff > 1e-6 || diff < -1e-6 {
 		t.Fatalf("level %q: %d topics, %d retained, %f a second; below it are %d, %d, %f", n.name, n.topics, n.retained, n.rate.now(now), count, retained, rate)
+	}
+	if n.invalid != invalid || n.unjudged != unjudged {
+		t.Fatalf("level %q: %d invalid, %d unjudged; below it are %d, %d", n.name, n.invalid, n.unjudged, invalid, unjudged)
 	}
 	for _, c := range n.children {
 		checkNode(t, h, c, now)
@@ -104,13 +117,16 @@ func city(b *testing.B) (*Explorer, []string) {
 	return e, names
 }
 
+// BenchmarkArrival is a full heartbeat as it comes, with its verdict.
 func BenchmarkArrival(b *testing.B) {
+	payload, err := os.ReadFile("../../../schemas/testdata/good/heartbeat/full.json")
+	if err != nil {
+		b.Fatal(err)
+	}
 	e, names := city(b)
-	d := &session.Delivery{Message: session.Message{Payload: []byte(`{"seq":1}`)}}
-	i := 0
-	for b.Loop() {
-		d.Topic = names[i%len(names)]
-		i++
+	d := &session.Delivery{Message: session.Message{Payload: payload}}
+	for i := 0; b.Loop(); i += 4 {
+		d.Topic = names[i%len(names)] // every fourth is a heartbeat's
 		if err := e.deliver(b.Context(), d); err != nil {
 			b.Fatal(err)
 		}

@@ -30,6 +30,8 @@ type Row struct {
 	Rate     float64   `json:"rate"`             // messages a second, weighted over about 10 s
 	Newest   time.Time `json:"newest,omitzero"`  // arrival of the newest message; zero: all stood before we listened
 	Retained int       `json:"retained"`         // topics at it and below whose message stands at the broker
+	Invalid  int       `json:"invalid"`          // topics at it and below whose newest message is not what its topic wants
+	Unjudged int       `json:"unjudged"`         // topics at it and below whose newest message is judged when somebody looks at it: the longer ones
 }
 
 // maxRows bounds a page.
@@ -42,10 +44,15 @@ func (e *Explorer) Levels(ctx context.Context, prefix, find, after string, limit
 	if err := ctx.Err(); err != nil {
 		return Level{}, err
 	}
-	if limit <= 0 {
+	if limit < 0 || limit > maxRows {
+		return Level{}, fmt.Errorf("%w: limit %d: want 1 to %d, or 0 for 100", ErrUsage, limit, maxRows)
+	}
+	if limit == 0 {
 		limit = 100
 	}
-	limit = min(limit, maxRows)
+	if strings.ContainsAny(prefix, "+#") {
+		return Level{}, fmt.Errorf("%w: level %q: + and # are for filters; find them", ErrUsage, prefix)
+	}
 	prefix = strings.TrimPrefix(prefix, e.o.Tree.Root())
 	if prefix != "" && !strings.HasSuffix(prefix, "/") {
 		prefix += "/"
@@ -130,7 +137,7 @@ func (e *Explorer) warmUp(now time.Time) float64 {
 }
 
 func (n *node) row(prefix string, now time.Time, scale float64) Row {
-	r := Row{Name: n.name, Topics: n.topics, Rate: n.rate.now(now) * scale, Newest: n.newest, Retained: n.retained}
+	r := Row{Name: n.name, Topics: n.topics, Rate: n.rate.now(now) * scale, Newest: n.newest, Retained: n.retained, Invalid: n.invalid, Unjudged: n.unjudged}
 	if len(n.children) > 0 {
 		r.Prefix = prefix + n.name + "/"
 	}
@@ -141,7 +148,7 @@ func (n *node) row(prefix string, now time.Time, scale float64) Row {
 }
 
 func (t *topic) row(skip int, now time.Time, scale float64) Row {
-	r := Row{Name: t.name[skip:], Topic: t.name, Topics: 1, Rate: t.rate.now(now) * scale}
+	r := Row{Name: t.name[skip:], Topic: t.name, Topics: 1, Rate: t.rate.now(now) * scale, Invalid: t.invalid, Unjudged: t.unjudged}
 	if !t.last.stood {
 		r.Newest = t.last.at
 	}

@@ -47,10 +47,20 @@ func (e *Explorer) Topic(ctx context.Context, name string) (TopicView, bool) {
 		return v, false
 	}
 	v.Message = last.view(e.o.Tree, v.Topic)
+	e.judged(v.Topic, last)
 	for _, m := range slices.Backward(past) {
 		v.Past = append(v.Past, m.view(e.o.Tree, v.Topic))
 	}
 	return v, true
+}
+
+// judged has the levels count a verdict that was asked for, where the message is still the newest.
+func (e *Explorer) judged(name string, m *message) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if t := e.heard.topics[name]; t != nil && t.last == m {
+		t.setDoubts(m.doubts())
+	}
 }
 
 func (e *Explorer) topic(name string) (v TopicView, last *message, past []*message) {

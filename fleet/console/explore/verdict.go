@@ -16,7 +16,7 @@ const (
 	Valid   State = "valid"
 	Invalid State = "invalid"
 	Cleared State = "cleared" // an empty payload: nothing stands on the topic
-	Unknown State = "unknown" // there is no schema, or not all of the payload was kept
+	Unknown State = "unknown" // there is no schema
 )
 
 // Verdict says whether a payload is what its topic wants.
@@ -36,7 +36,7 @@ func Judge(tree topics.Tree, topic string, payload []byte) Verdict {
 	spec, _ := tree.Spec(a.Kind)
 	switch {
 	case len(payload) > spec.MaxBytes:
-		return Verdict{Invalid, tooLarge(topic, len(payload), spec.MaxBytes)}
+		return Verdict{Invalid, fmt.Sprintf("topic %q: %d bytes, at most %d", topic, len(payload), spec.MaxBytes)}
 	case len(payload) == 0 && spec.Retain:
 		return Verdict{Cleared, "The topic was cleared: nothing stands on it."}
 	case spec.Schema == "":
@@ -46,22 +46,6 @@ func Judge(tree topics.Tree, topic string, payload []byte) Verdict {
 		return Verdict{Invalid, err.Error()}
 	}
 	return Verdict{Valid, "As the schema " + spec.Schema + " says."}
-}
-
-func tooLarge(topic string, size, most int) string {
-	return fmt.Sprintf("topic %q: %d bytes, at most %d", topic, size, most)
-}
-
-// cutVerdict is what can be said of a message of which only a part was kept.
-func cutVerdict(tree topics.Tree, topic string, size, kept int) Verdict {
-	a, err := tree.Parse(topic)
-	if err != nil {
-		return Verdict{Invalid, err.Error()}
-	}
-	if spec, _ := tree.Spec(a.Kind); size > spec.MaxBytes {
-		return Verdict{Invalid, tooLarge(topic, size, spec.MaxBytes)}
-	}
-	return Verdict{Unknown, fmt.Sprintf("Only %d of its %d bytes were kept, so it cannot be judged. The next that comes while this topic is looked at will be.", kept, size)}
 }
 
 // check decodes a payload and compares the identifiers in it with those of its topic.
