@@ -192,7 +192,7 @@ func (g *Gate) StartOIDC(w http.ResponseWriter, r *http.Request, next string) er
 	if g.oidc == nil {
 		return fmt.Errorf("%w: this console has no sign-in provider", ErrInvalid)
 	}
-	if wait := g.tries.addresses.take(Address(r.RemoteAddr), g.now()); wait > 0 {
+	if wait := g.tries.addresses.Take(Address(r.RemoteAddr), g.now()); wait > 0 {
 		return TooMany{wait}
 	}
 	of, err := g.oidc.ask(r.Context())
@@ -216,7 +216,7 @@ func (g *Gate) FinishOIDC(w http.ResponseWriter, r *http.Request) (id Identity, 
 		return Identity{}, "", fmt.Errorf("%w: this console has no sign-in provider", ErrInvalid)
 	}
 	remote := Address(r.RemoteAddr)
-	if wait := g.tries.addresses.take(remote, g.now()); wait > 0 {
+	if wait := g.tries.addresses.Take(remote, g.now()); wait > 0 {
 		return Identity{}, "", TooMany{wait}
 	}
 	f, ok := parseFlow(cookieValue(r, flowCookie, g.secure(r)), g.now())

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/farebeat/farebeat/fleet/console/limit"
 )
 
 // ErrTooMany says that somebody tries too often. It comes as a TooMany.
@@ -45,7 +46,7 @@ const (
 
 // tries bounds what those who are not in can make us do. Its memory is bounded, whatever they try.
 type tries struct {
-	names, addresses *limits
+	names, addresses *limit.Table
 	listed           *rate.Limiter // refusals in the audit
 	queue            chan struct{} // who waits or is checked
 	slots            chan struct{} // who is checked
@@ -67,9 +68,13 @@ func newTries(atOnce int) tries {
 	}
 }
 
+func newLimits(burst int, every time.Duration) *limit.Table {
+	return limit.New(limit.Options{Every: every, Burst: burst, Keys: maxLimited, Shared: sharedLimits, Sweep: sweepLimitedEvery})
+}
+
 // allow says whether one more attempt is looked at: TooMany where not.
 func (t *tries) allow(name, address string, now time.Time) error {
-	if wait := t.addresses.take(address, now); wait > 0 {
+	if wait := t.addresses.Take(address, now); wait > 0 {
 		return TooMany{wait}
 	}
 	t.mu.Lock()
@@ -78,7 +83,7 @@ func (t *tries) allow(name, address string, now time.Time) error {
 	if own {
 		name += "\x00" + address
 	}
-	if wait := t.names.take(name, now); wait > 0 {
+	if wait := t.names.Take(name, now); wait > 0 {
 		return TooMany{wait}
 	}
 	return nil
@@ -132,57 +137,4 @@ func (t *tries) leftOut() int {
 	n := t.unsaid
 	t.unsaid = 0
 	return n
-}
-
-// limits is a limit for each of many keys. When more are in use than are told apart, those that come then share some, so that a flood of
-// keys makes nobody's attempts forgotten.
-type limits struct {
-	every rate.Limit
-	burst int
-	seed  maphash.Seed
-
-	mu     sync.Mutex
-	byKey  map[string]*rate.Limiter
-	shared []*rate.Limiter
-	swept  time.Time
-}
-
-func newLimits(burst int, every time.Duration) *limits {
-	l := &limits{every: rate.Every(every), burst: burst, seed: maphash.MakeSeed(), byKey: map[string]*rate.Limiter{}}
-	for range sharedLimits {
-		l.shared = append(l.shared, rate.NewLimiter(l.every, burst))
-	}
-	return l
-}
-
-// take counts an attempt at now, and says how long to wait where it is one too many.
-func (l *limits) take(key string, now time.Time) time.Duration {
-	r := l.of(key, now).ReserveN(now, 1)
-	wait := r.DelayFrom(now)
-	if wait > 0 {
-		r.CancelAt(now)
-	}
-	return wait
-}
-
-func (l *limits) of(key string, now time.Time) *rate.Limiter {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if lim := l.byKey[key]; lim != nil {
-		return lim
-	}
-	if len(l.byKey) >= maxLimited && now.Sub(l.swept).Abs() >= sweepLimitedEvery {
-		l.swept = now
-		for k, lim := range l.byKey {
-			if lim.TokensAt(now) >= float64(l.burst) { // as one that never was used
-				delete(l.byKey, k)
-			}
-		}
-	}
-	if len(l.byKey) >= maxLimited {
-		return l.shared[maphash.String(l.seed, key)%sharedLimits]
-	}
-	lim := rate.NewLimiter(l.every, l.burst)
-	l.byKey[key] = lim
-	return lim
 }

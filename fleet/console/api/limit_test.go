@@ -27,25 +27,25 @@ func TestOneCallerDoesNotUseUpAnothersCalls(t *testing.T) {
 
 // A flood of callers takes a bounded memory, shares what is left, and takes nothing from whoever was there before.
 func TestAFloodOfCallersIsBounded(t *testing.T) {
-	tab, now := newTable(1, 2), time.Unix(0, 0)
-	tab.take("early", now)
+	tab, now := newTable(time.Second, 2), time.Unix(0, 0)
+	tab.Take("early", now)
 	waits := 0
 	for i := range 3 * maxCallers {
-		if tab.take(fmt.Sprint("flood ", i), now) > 0 {
+		if tab.Take(fmt.Sprint("flood ", i), now) > 0 {
 			waits++
 		}
 	}
-	if len(tab.byKey) != maxCallers {
-		t.Errorf("%d callers are remembered, want %d", len(tab.byKey), maxCallers)
+	if tab.Len() != maxCallers {
+		t.Errorf("%d callers are remembered, want %d", tab.Len(), maxCallers)
 	}
 	if waits < maxCallers {
 		t.Errorf("%d of the flood wait", waits)
 	}
-	if tab.take("early", now) != 0 || tab.take("early", now) == 0 {
+	if tab.Take("early", now) != 0 || tab.Take("early", now) == 0 {
 		t.Error("who was there before has other limits than before")
 	}
 	later := now.Add(time.Hour)
-	if tab.take("new", later) != 0 || len(tab.byKey) > 1 {
-		t.Errorf("after an hour of silence %d callers are remembered", len(tab.byKey))
+	if tab.Take("new", later) != 0 || tab.Len() > 1 {
+		t.Errorf("after an hour of silence %d callers are remembered", tab.Len())
 	}
 }
