@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/durable"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/store"
 )
@@ -166,7 +167,7 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 	if err := writeWhole(filepath.Join(temp, backupManifest), append(text, '\n')); err != nil {
 		return m, err
 	}
-	return m, errors.Join(syncFolder(temp), os.Rename(temp, dest), syncFolder(filepath.Dir(dest)))
+	return m, errors.Join(durable.SyncDir(temp), os.Rename(temp, dest), durable.SyncDir(filepath.Dir(dest)))
 }
 
 // backupNames are the files that a backup may have beside its manifest.
@@ -266,12 +267,4 @@ func writeWhole(path string, b []byte) error {
 	}
 	_, err = f.Write(b)
 	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

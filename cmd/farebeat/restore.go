@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/durable"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/store"
@@ -93,13 +94,13 @@ func runRestore(cmd *cobra.Command, c configs.Config, src string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := syncFolder(temp); err != nil {
+	if err := durable.SyncDir(temp); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, dest); err != nil { // an empty folder gives way
 		return fmt.Errorf("%w: if the data folder is a mount point, name a folder in it", err)
 	}
-	if err := syncFolder(filepath.Dir(dest)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(dest)); err != nil {
 		return err
 	}
 	return tellRestored(cmd.OutOrStdout(), c, m, proof)

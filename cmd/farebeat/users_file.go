@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
 
 	"github.com/farebeat/farebeat/broker"
+	"github.com/farebeat/farebeat/fleet/durable"
 )
 
 // nobody stands in a users file without users: a service that runs takes an empty file for one that was cut off.
@@ -39,7 +39,9 @@ func editUsers(ctx context.Context, path string, create bool, edit func(lines []
 	if err != nil {
 		return usageError(fmt.Errorf("users file %s: %w", path, err))
 	}
-	if err := replaceFile(path, text); err != nil {
+	// It is its owner's alone, and stays its owner's.
+	err = durable.Replace(path, []byte(text), 0o600, func(f *os.File) error { return keepOwner(f, path) })
+	if err != nil {
 		return usageError(fmt.Errorf("users file: %w", err))
 	}
 	return nil
@@ -83,30 +85,4 @@ func findUser(lines []string, name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("there is no user %q; see: farebeat users list", name)
-}
-
-// replaceFile puts text in the place of a file, for its owner alone.
-func replaceFile(path, text string) (err error) {
-	part := path + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	if err == nil {
-		err = f.Chmod(0o600) // it may have been left over
-	}
-	if err == nil {
-		err = keepOwner(f, path)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(part, path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
 }

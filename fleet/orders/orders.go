@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/farebeat/farebeat/fleet/durable"
 )
 
 // The store has one writer. A command line that is to order something while the service runs leaves the order as a file in
@@ -60,34 +62,10 @@ func Leave(dir string, o Order) (path string, err error) {
 	}
 	// The order of names is that of time. The folder keeps others out; the service may be another user than root.
 	path = filepath.Join(dir, at.UTC().Format("20060102T150405.000000000")+"-"+id+orderSuffix)
-	if err := writeWhole(path, body); err != nil {
+	if err := durable.Replace(path, body, 0o644, nil); err != nil {
 		return "", err
 	}
-	return path, syncDir(dir)
-}
-
-func writeWhole(path string, body []byte) (err error) {
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(body)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(temp))
-	}
-	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return path, nil
 }
 
 // AnyLeft reports whether there may be orders in a folder. It is a quick look.

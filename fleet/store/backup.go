@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/farebeat/farebeat/fleet/durable"
 )
 
 // Backup writes a copy of the store as of now to dest, while the program goes on. The copy
@@ -42,7 +44,7 @@ func (s *Store) Backup(ctx context.Context, dest string) (err error) {
 	if err := os.Link(temp, dest); err != nil { // unlike a rename it replaces nothing
 		return err
 	}
-	return syncDir(filepath.Dir(dest))
+	return durable.SyncDir(filepath.Dir(dest))
 }
 
 func removeIfThere(path string) error {
@@ -113,14 +115,6 @@ func quickCheck(ctx context.Context, q *querier) error {
 		return fmt.Errorf("%w; stop and run farebeat repair, or restore the last backup: %s", ErrDamaged, strings.Join(found, "; "))
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // leftLog reports whether a process that used the store ended without closing it: closing folds the log in.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/farebeat/farebeat/fleet/durable"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
 )
@@ -125,7 +126,7 @@ func (r *Repaired) build(ctx context.Context, path string, k keys.Keys, opts Opt
 	if err := os.Rename(path+repairing, path+repaired); err != nil {
 		return err
 	}
-	return errors.Join(removeStore(path+repairing), syncDir(filepath.Dir(path)))
+	return errors.Join(removeStore(path+repairing), durable.SyncDir(filepath.Dir(path)))
 }
 
 func (r *Repaired) fill(ctx context.Context, path string, old *sql.DB, fresh *Store, k keys.Keys) error {
@@ -357,7 +358,7 @@ func (r *Repaired) exchange(path string, opts Options) error {
 	if err := os.Rename(path+repaired, path); err != nil {
 		return fmt.Errorf("put the repaired file in place: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // removeStore deletes a file of ours that is not a store yet, with its log.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/farebeat/farebeat/fleet/durable"
 )
 
 // beforeSuffix ends the name under which the file of before is kept.
@@ -128,30 +130,9 @@ func replaceFile(path string, body []byte, before string, old []byte) error {
 		mode = info.Mode().Perm()
 	}
 	if before != "" {
-		if err := writeWhole(before, old, mode); err != nil {
+		if err := durable.Replace(before, old, mode, nil); err != nil {
 			return err
 		}
 	}
-	return writeWhole(path, body, mode)
-}
-
-// writeWhole writes a file beside path and gives it that name once it is on disk. The name is on disk when it returns.
-func writeWhole(path string, body []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(body)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.Replace(path, body, mode, nil)
 }

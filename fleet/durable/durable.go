@@ -1,0 +1,46 @@
+// Package durable puts files in place whole: whoever reads meanwhile, and whoever comes back after a loss of power, sees the file of before or
+// the new one, and nothing between.
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Replace puts body in the place of the file at path, with a mode. What is at path, if anything, stays until all of the new is on disk; the
+// new name is on disk when Replace returns. with, which may be nil, is given the new file before, such as to change its owner. After an error
+// what was there is there, unless only the folder could not be synced.
+func Replace(path string, body []byte, mode fs.FileMode, with func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(body)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil && with != nil {
+		err = with(f)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes the names in a folder durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
