@@ -203,11 +203,10 @@ func (r *Reader) makeBook(ctx context.Context, date string) (*bookOf, error) {
 		return nil, ErrStarting
 	}
 	now := r.o.Now()
-	open, err := r.openFaults(ctx)
+	declared, err := r.declaredByAll(ctx, f, now)
 	if err != nil {
 		return nil, err
 	}
-	declared := fleet.Declared(f.Engine().Presence().Snapshot(now), open)
 	rows := map[string]*BookRow{}
 	row := func(machine string) *BookRow {
 		if rows[machine] == nil {
@@ -397,6 +396,15 @@ func (r *Reader) MachineBook(ctx context.Context, machine string) (MachineBook, 
 	})
 	slices.Reverse(b.Certificates)
 	return b, err
+}
+
+// declaredByAll is what all machines said last of their journals.
+func (r *Reader) declaredByAll(ctx context.Context, f *fleet.Fleet, now time.Time) (ledger.Declarations, error) {
+	open, err := r.openFaults(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return fleet.Declared(f.Engine().Presence().Snapshot(now), open), nil
 }
 
 // declared is what one machine said last of its journal.

@@ -118,6 +118,24 @@ func (r *Reader) Faults(ctx context.Context, q FaultQuery) (FaultList, error) {
 		return out, err
 	}
 	children := childrenOf(open)
+	// full adds what is to be kept of a list, and says whether there is more than goes on the page.
+	full := func(list []faults.Fault) bool {
+		for _, f := range list {
+			if !keep(f) {
+				continue
+			}
+			if len(out.Faults) == limit {
+				out.Next = out.Faults[limit-1].ID
+				return true
+			}
+			out.Faults = append(out.Faults, r.faultRow(f, children[f.ID]))
+		}
+		return false
+	}
+	if sq.Live && q.After == "" { // they are here already
+		full(slices.DeleteFunc(slices.Clone(open), func(f faults.Fault) bool { return !sq.Matches(f) }))
+		return out, nil
+	}
 	for {
 		list, err := r.o.Store.Faults().List(ctx, sq)
 		if errors.Is(err, faults.ErrNotFound) {
@@ -126,17 +144,7 @@ func (r *Reader) Faults(ctx context.Context, q FaultQuery) (FaultList, error) {
 		if err != nil {
 			return out, fmt.Errorf("list faults: %w", err)
 		}
-		for _, f := range list {
-			if !keep(f) {
-				continue
-			}
-			if len(out.Faults) == limit {
-				out.Next = out.Faults[limit-1].ID
-				return out, nil
-			}
-			out.Faults = append(out.Faults, r.faultRow(f, children[f.ID]))
-		}
-		if len(list) < sq.Bound() {
+		if full(list) || len(list) < sq.Bound() {
 			return out, nil
 		}
 		sq.After = list[len(list)-1].ID

@@ -52,13 +52,13 @@ func (r *Reader) holdings(ctx context.Context, q *HoldingQuery) (*ledger.Ledger,
 	if f == nil {
 		return nil, nil, ErrStarting
 	}
-	open, err := r.openFaults(ctx)
+	if q.Machine == "" {
+		declared, err := r.declaredByAll(ctx, f, r.o.Now()) // of now, as on the page
+		return f.Ledger(), declared, err
+	}
+	declared, err := r.declared(ctx, f, q.Machine)
 	if err != nil {
 		return nil, nil, err
-	}
-	declared := fleet.Declared(f.Engine().Presence().Snapshot(r.o.Now()), open) // of now, as on the page
-	if q.Machine == "" {
-		return f.Ledger(), declared, nil
 	}
 	if _, known := declared[q.Machine]; known {
 		return f.Ledger(), declared, nil
