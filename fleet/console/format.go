@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,8 +54,7 @@ func (c *Console) funcs() template.FuncMap {
 		"percent": func(part, all int) int { return int(math.Round(float64(part) * 100 / float64(max(all, 1)))) },
 		"link":    link,
 		"record":  recordText,
-		"inc":     func(n int) int { return n + 1 },
-		"dec":     func(n int) int { return n - 1 },
+		"pager":   pagerOf,
 		"major": func(minor int64, currency string) string {
 			return ledger.Money{Currency: currency, Minor: minor}.String()
 		},
@@ -78,7 +78,7 @@ func recordText(b []byte) string {
 func link(path string, pairs ...any) string {
 	var q []string
 	for i := 0; i+1 < len(pairs); i += 2 {
-		if v := fmt.Sprint(pairs[i+1]); v != "" && v != "0" {
+		if v := fmt.Sprint(pairs[i+1]); v != "" {
 			q = append(q, template.URLQueryEscaper(pairs[i])+"="+template.URLQueryEscaper(v))
 		}
 	}
@@ -86,6 +86,25 @@ func link(path string, pairs ...any) string {
 		return path
 	}
 	return path + "?" + strings.Join(q, "&")
+}
+
+// pager leads from page to page of a list.
+type pager struct {
+	Page, Pages, All int
+	Noun             string // of what All counts
+	Before, After    string // addresses; empty: there is none
+}
+
+// pagerOf makes a pager of the path and pairs of a link to the list, to which it adds the page.
+func pagerOf(page, pages, all int, noun, path string, pairs ...any) pager {
+	p := pager{Page: page, Pages: pages, All: all, Noun: noun}
+	if page > 1 {
+		p.Before = link(path, append(slices.Clip(pairs), "page", page-1)...)
+	}
+	if page < pages {
+		p.After = link(path, append(slices.Clip(pairs), "page", page+1)...)
+	}
+	return p
 }
 
 // whenText is a time in the zone of now, with its date only where it is another.
