@@ -21,6 +21,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/expect"
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/schemas"
@@ -301,13 +302,38 @@ func TestPagesAnswerBadQuestions(t *testing.T) {
 	rig := newConsoleRig(t, consoleRole(access.Admin), nil, nil, nil)
 	for path, want := range map[string]int{
 		"/routes?day=yesterday": 400, "/routes?page=-1": 400, "/routes?page=x": 400, "/routes?order=odd": 400, "/routes?day=2026-13-40": 400, "/routes?day=1999-01-01": 200,
-		"/routes/none": 404, "/faults/none": 404, "/machines/none": 404, "/ledger/none": 404, "/ledger/none/certificate/2026-01-01": 404, "/faults?show=odd": 400, "/faults?kind=odd": 400,
+		"/routes/none": 404, "/faults/none": 404, "/machines/none": 404, "/ledger/none": 404, "/ledger/none/certificate/2026-01-01": 404, "/ledger/none/certificate/2026-01-01?revision=x": 400, "/faults?show=odd": 400, "/faults?kind=odd": 400,
 		"/faults?after=none": 400, "/machines?state=odd": 400, "/machines?order=odd": 400, "/ledger?show=odd": 400, "/audit?before=x": 400, "/rules?hour=25": 400, "/rules?days=odd": 400, "/rules/edit?draft=none": 404, "/broker?page=x": 400, "/nowhere": 404, "/live": 400, "/live?page=http://x/": 400,
 		"/live?page=/nowhere": 200, "/assets/x/console.css": 404, "/assets/%2e%2e/go.mod": 404, "/search?q=" + strings.Repeat("x", 5000): 200, "/machines/%00": 404, "/faults/%ff%fe": 404,
 	} {
 		if code, body := rig.get(path); code != want {
 			t.Errorf("%.60s: %d, want %d: %.300s", path, code, want, body)
 		}
+	}
+}
+
+// TestEveryRevisionOfACertificateIsThere asks for the newest certificate of a day, and for the one that it replaced.
+func TestEveryRevisionOfACertificateIsThere(t *testing.T) {
+	rig := newConsoleRig(t, consoleRole(access.Viewer), nil, func(db *store.Store) {
+		err := db.Ledger().Update(t.Context(), func(tx ledger.Tx) error {
+			for i, body := range []string{"first", "second"} {
+				if err := tx.Issue(ledger.Issued{Machine: "m1", ServiceDate: "2026-01-01", Revision: uint32(i + 1), IssuedAt: time.Now(), Body: []byte(body)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}, nil)
+	for query, want := range map[string]string{"": "second", "?revision=1": "first", "?revision=2": "second"} {
+		if code, body := rig.get("/ledger/m1/certificate/2026-01-01" + query); code != http.StatusOK || body != want {
+			t.Errorf("%q: %d %.300s, want %s", query, code, body, want)
+		}
+	}
+	if code, body := rig.get("/ledger/m1/certificate/2026-01-01?revision=3"); code != http.StatusNotFound || !strings.Contains(body, "revision 3") {
+		t.Errorf("a revision that there is not: %d %.300s", code, body)
 	}
 }
 

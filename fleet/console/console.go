@@ -200,9 +200,13 @@ type liveState struct {
 
 func (c *Console) liveState() liveState {
 	s := c.o.View.State()
-	l := liveState{Now: s.Now.UnixMilli(), Speed: c.o.Speed, Trouble: s.Trouble}
-	if !s.AsOf.IsZero() {
-		l.AsOf = s.AsOf.In(c.o.View.Zone()).Format(time.TimeOnly)
+	return liveState{Now: s.Now.UnixMilli(), Speed: c.o.Speed, AsOf: c.asOf(s), Trouble: s.Trouble}
+}
+
+// asOf is the time of the newest round for a person; empty where there was none.
+func (c *Console) asOf(s view.State) string {
+	if s.AsOf.IsZero() {
+		return ""
 	}
-	return l
+	return s.AsOf.In(c.o.View.Zone()).Format(time.TimeOnly)
 }

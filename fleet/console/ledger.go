@@ -1,7 +1,9 @@
 package console
 
 import (
+	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/farebeat/farebeat/fleet/console/act"
 	"github.com/farebeat/farebeat/fleet/console/view"
@@ -25,9 +27,18 @@ func (c *Console) loadMachineBook(r *http.Request) (content, error) {
 	return content{"Ledger of machine " + r.PathValue("machine"), b}, err
 }
 
-// certificate gives the newest certificate of a machine's service day as it was signed.
+// certificate gives a certificate of a machine's service day as it was signed: the newest, or that of the revision in the query.
 func (c *Console) certificate(w http.ResponseWriter, r *http.Request) {
-	cert, err := c.o.View.Certificate(r.Context(), r.PathValue("machine"), r.PathValue("date"))
+	var revision uint64
+	if text := r.URL.Query().Get("revision"); text != "" {
+		var err error
+		if revision, err = strconv.ParseUint(text, 10, 32); err != nil || revision == 0 {
+			err = fmt.Errorf("%w: revision %q: want a number from 1 on", view.ErrUsage, text)
+			c.fail(w, r, status(err), err)
+			return
+		}
+	}
+	cert, err := c.o.View.Certificate(r.Context(), r.PathValue("machine"), r.PathValue("date"), uint32(revision))
 	if err != nil {
 		c.fail(w, r, status(err), err)
 		return

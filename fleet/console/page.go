@@ -137,7 +137,7 @@ func (c *Console) shell(r *http.Request, got content, nav string) shell {
 		content: got, Operator: c.o.Operator, Nav: navigation(nav), Who: actor(r.Context()).Identity, State: c.o.View.State(), Speed: c.o.Speed,
 		Zone: c.o.View.Zone().String(), Address: r.URL.RequestURI(), Assets: c.assets,
 	}
-	s.AsOf = c.liveState().AsOf
+	s.AsOf = c.asOf(s.State)
 	if t, err := r.Cookie(themeCookie); err == nil && (t.Value == "light" || t.Value == "dark") {
 		s.Theme = t.Value
 	}

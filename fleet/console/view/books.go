@@ -424,15 +424,27 @@ func (r *Reader) declared(ctx context.Context, f *fleet.Fleet, machine string) (
 	return fleet.Declared(roster, open), nil
 }
 
-// Certificate gives the newest issued certificate of a machine's service day.
-func (r *Reader) Certificate(ctx context.Context, machine, date string) (*ledger.Issued, error) {
+// Certificate gives the issued certificate of a machine's service day: that of a revision, or the newest for revision 0.
+func (r *Reader) Certificate(ctx context.Context, machine, date string, revision uint32) (*ledger.Issued, error) {
 	var c *ledger.Issued
 	err := r.o.Store.Ledger().View(ctx, func(v ledger.View) (err error) {
-		c, err = v.Issued(machine, date)
-		return err
+		if revision == 0 {
+			c, err = v.Issued(machine, date)
+			return err
+		}
+		return v.EachIssued(machine, date, date, func(of ledger.Issued) error {
+			if of.Revision == revision {
+				c = &of
+			}
+			return nil
+		})
 	})
 	if err == nil && c == nil {
-		err = fmt.Errorf("the certificate of machine %s of %s: %w: none was issued", machine, date, ErrNotFound)
+		what := "none was issued"
+		if revision > 0 {
+			what = fmt.Sprintf("none of revision %d was issued", revision)
+		}
+		err = fmt.Errorf("the certificate of machine %s of %s: %w: %s", machine, date, ErrNotFound, what)
 	}
 	return c, err
 }
