@@ -79,9 +79,6 @@ func (c *Console) Run(ctx context.Context) { c.hub.Run(ctx) }
 // Poke says that there is a new round.
 func (c *Console) Poke() { c.hub.Poke() }
 
-// Viewers is how many pages are watched live.
-func (c *Console) Viewers() int { return c.hub.Viewers() }
-
 // ServeHTTP implements http.Handler.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
 
@@ -122,6 +119,9 @@ func (c *Console) signedIn(next http.HandlerFunc) http.Handler {
 			next(w, r.WithContext(withActor(r.Context(), act.Actor{Identity: who, Remote: access.Address(r.RemoteAddr)})))
 		case errors.Is(err, access.ErrSignedOut) && r.Method == http.MethodGet && r.URL.Path != "/live":
 			http.Redirect(w, r, "/signin?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+		case status(err) == http.StatusInternalServerError: // what the store says is for the log, and not for whoever comes
+			c.o.Logger.ErrorContext(r.Context(), "who comes to the console could not be looked up", "address", r.URL.Path, "error", err)
+			c.fail(w, r, http.StatusServiceUnavailable, errors.New("who you are cannot be looked up now"))
 		default:
 			c.fail(w, r, status(err), err)
 		}

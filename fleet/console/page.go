@@ -186,7 +186,10 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, code int, err err
 	case http.StatusBadGateway:
 		f.Heading, f.What = "The sign-in service is away", "Try again, or sign in with a password."
 	case http.StatusServiceUnavailable:
-		f.Heading, f.What = "Starting", "Load the page again in some seconds."
+		f.Heading, f.What = "Not now", "Load the page again in some seconds."
+		if errors.Is(err, view.ErrStarting) {
+			f.Heading = "Starting"
+		}
 	case http.StatusAccepted:
 		f.Heading, f.What = "Noted", "It is on disk and will be done. Look again in some seconds."
 	default:

@@ -21,21 +21,6 @@ func (g *Gate) SignOut(ctx context.Context, by Identity, remote string) error {
 	return wrapf(err, "sign out")
 }
 
-// SignOutAll ends all sessions of a user, and tells how many there were: one's own, or as an admin anybody's. Tokens stay. The
-// error is ErrForbidden, or the store's.
-func (g *Gate) SignOutAll(ctx context.Context, by Identity, remote, name string) (int, error) {
-	entry := audit.Entry{Action: "sign_out_all", Subject: "user " + name, Outcome: audit.Done}
-	if err := g.own(ctx, by, remote, name, entry); err != nil {
-		return 0, fmt.Errorf("sign out user %q: %w", name, err)
-	}
-	n, err := g.o.Passes.Remove(ctx, PassQuery{Name: name, Kind: Session})
-	if err == nil {
-		entry.Detail = fmt.Sprintf("%d sessions", n)
-		err = g.noteOf(ctx, by, remote, entry)
-	}
-	return n, wrapf(err, "sign out user %q", name)
-}
-
 // own says whether somebody may do something with what is name's: ErrForbidden, of which the audit tells, where not.
 func (g *Gate) own(ctx context.Context, by Identity, remote, name string, e audit.Entry) error {
 	if by.Role.Covers(Admin) || by.Name == name && by.Via != ViaOpen {

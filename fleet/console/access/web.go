@@ -1,8 +1,6 @@
 package access
 
 import (
-	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -122,97 +120,4 @@ func LocalPath(path string) string {
 		return "/"
 	}
 	return u.String()
-}
-
-type contextKey int
-
-const (
-	identityKey contextKey = iota
-	reasonKey
-)
-
-// WithIdentity puts in a context who makes the request.
-func WithIdentity(ctx context.Context, id Identity) context.Context {
-	return context.WithValue(ctx, identityKey, id)
-}
-
-// From is who makes the request; false where nobody is signed in.
-func From(ctx context.Context) (Identity, bool) {
-	id, ok := ctx.Value(identityKey).(Identity)
-	return id, ok
-}
-
-// Refusals write what is answered to those who do not get what they ask for, status included. One that is nil is a line of text.
-type Refusals struct {
-	SignedOut   func(w http.ResponseWriter, r *http.Request, err error)              // 401: ErrSignedOut or ErrBadToken
-	Forbidden   func(w http.ResponseWriter, r *http.Request, id Identity, need Role) // 403
-	ForeignHost func(w http.ResponseWriter, r *http.Request, err error)              // 421
-	Failed      func(w http.ResponseWriter, r *http.Request, err error)              // 503: the store does not answer
-}
-
-func (f Refusals) withDefaults() Refusals {
-	plain := func(status int) func(http.ResponseWriter, *http.Request, error) {
-		return func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), status) }
-	}
-	if f.SignedOut == nil {
-		f.SignedOut = plain(http.StatusUnauthorized)
-	}
-	if f.Forbidden == nil {
-		f.Forbidden = func(w http.ResponseWriter, _ *http.Request, id Identity, need Role) {
-			http.Error(w, ErrForbidden.Error()+": it is "+string(id.Role)+", this takes "+string(need), http.StatusForbidden)
-		}
-	}
-	if f.ForeignHost == nil {
-		f.ForeignHost = plain(http.StatusMisdirectedRequest)
-	}
-	if f.Failed == nil {
-		f.Failed = func(w http.ResponseWriter, _ *http.Request, _ error) { // what the store says is for the log
-			http.Error(w, "who you are cannot be looked up now; try again", http.StatusServiceUnavailable)
-		}
-	}
-	return f
-}
-
-// Middleware puts in the context who makes the request. Who is not signed in goes on to next too, where Require stops them, so that
-// they get a page to sign in; a wrong token, a foreign host and a store that does not answer end here.
-func (g *Gate) Middleware(next http.Handler, refuse Refusals) http.Handler {
-	refuse = refuse.withDefaults()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id, err := g.Identify(r)
-		switch {
-		case err == nil:
-			next.ServeHTTP(w, r.WithContext(WithIdentity(r.Context(), id)))
-		case errors.Is(err, ErrSignedOut):
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), reasonKey, err)))
-		case errors.Is(err, ErrBadToken):
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			refuse.SignedOut(w, r, err)
-		case errors.Is(err, ErrForeignHost):
-			refuse.ForeignHost(w, r, err)
-		default:
-			g.o.Logger.ErrorContext(r.Context(), "who makes a request could not be looked up", "error", err)
-			refuse.Failed(w, r, err)
-		}
-	})
-}
-
-// Require lets only those on to next whose role covers need. It stands behind Middleware.
-func Require(need Role, next http.Handler, refuse Refusals) http.Handler {
-	refuse = refuse.withDefaults()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id, ok := From(r.Context())
-		switch {
-		case !ok:
-			err, _ := r.Context().Value(reasonKey).(error)
-			if err == nil {
-				err = ErrSignedOut
-			}
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse.SignedOut(w, r, err)
-		case !id.Role.Covers(need):
-			refuse.Forbidden(w, r, id, need)
-		default:
-			next.ServeHTTP(w, r)
-		}
-	})
 }

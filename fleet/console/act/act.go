@@ -200,8 +200,3 @@ func taken(ctx context.Context, path string) error {
 func (a *Actions) Note(ctx context.Context, who Actor, need access.Role, action, subject, detail string) error {
 	return a.do(ctx, who, need, action, subject, detail, func() error { return nil })
 }
-
-// Do audits an order that the caller follows by itself.
-func (a *Actions) Do(ctx context.Context, who Actor, need access.Role, action, subject, detail string, follow func() error) error {
-	return a.do(ctx, who, need, action, subject, detail, follow)
-}

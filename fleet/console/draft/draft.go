@@ -108,12 +108,6 @@ func New(o Options) *Desk {
 	return &Desk{o: o, jobs: make(chan *job, 1), drafts: map[string]*entry{}}
 }
 
-// File is the path of the rules file; empty: none is configured.
-func (d *Desk) File() string { return d.o.File }
-
-// Zone is that of the rules' hours.
-func (d *Desk) Zone() *time.Location { return d.o.Zone }
-
 // Text is the rules file as it is on disk.
 type Text struct {
 	File string `json:"file,omitempty"` // empty: none is configured

@@ -336,19 +336,3 @@ func stretches(list []faults.Fault, v presence.View, now time.Time) []Stretch {
 	}
 	return out
 }
-
-// Vehicle finds the machines that a vehicle carries, by their own word.
-func (r *Reader) Vehicle(id string) ([]MachineRow, error) {
-	f := r.o.Fleet()
-	if f == nil {
-		return nil, ErrStarting
-	}
-	var out []MachineRow
-	f.Engine().Presence().Each(func(v presence.View) {
-		if v.Vehicle == id || v.Vehicle == "" && v.SeenBy == id {
-			out = append(out, r.machineRow(v))
-		}
-	})
-	slices.SortFunc(out, byWorst)
-	return out, nil
-}
