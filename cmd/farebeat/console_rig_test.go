@@ -5,10 +5,12 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -212,16 +214,12 @@ func TestMarkupIsInert(t *testing.T) {
 	}
 }
 
-// TestOrdersAreRefusedToTheWrongRole tries every order as everybody.
+// TestOrdersAreRefusedToTheWrongRole looks at what orders leave behind that the wrong people give.
 func TestOrdersAreRefusedToTheWrongRole(t *testing.T) {
 	for _, role := range []access.Role{access.Viewer, access.Operator, access.Admin} {
 		t.Run("as "+string(role), func(t *testing.T) {
 			changes := reported("m1", "v1", "dark", "driver")
-			open, refusal := consoleRole(role), http.StatusForbidden
-			if role == "" { // nobody
-				open, refusal = nil, http.StatusUnauthorized
-			}
-			rig := newConsoleRig(t, open, nil, func(db *store.Store) {
+			rig := newConsoleRig(t, consoleRole(role), nil, func(db *store.Store) {
 				if err := db.Faults().Save(t.Context(), changes...); err != nil {
 					t.Fatal(err)
 				}
@@ -233,7 +231,7 @@ func TestOrdersAreRefusedToTheWrongRole(t *testing.T) {
 				"/faults/" + id + "/note": {"note": {"n"}}, "/machines/m1/collect": {"vehicle": {"v1"}}, "/reports": {"machine": {"m1"}, "text": {"t"}}, "/ledger/verify": {},
 			} {
 				code, body := rig.post(path, form)
-				if want := map[bool]int{true: http.StatusSeeOther, false: refusal}[allowed]; code != want {
+				if want := map[bool]int{true: http.StatusSeeOther, false: http.StatusForbidden}[allowed]; code != want {
 					t.Errorf("%s: %d, want %d: %.500s", path, code, want, body)
 				}
 			}
@@ -340,20 +338,79 @@ func TestEveryRevisionOfACertificateIsThere(t *testing.T) {
 // auditAll asks for the newest entries.
 func auditAll() audit.Query { return audit.Query{Limit: audit.MaxLimit} }
 
+// consolePassword is everybody's.
+const consolePassword = "correct horse battery"
+
+// editUsersFile is `farebeat users`.
+func editUsersFile(t *testing.T, file, stdin string, args ...string) {
+	t.Helper()
+	var out bytes.Buffer
+	if code := run(t.Context(), append(append([]string{"users"}, args...), "--file", file), strings.NewReader(stdin), &out, &out); code != exitOK {
+		t.Fatalf("%v: %d %s", args, code, out.String())
+	}
+}
+
+// addConsoleUsers puts one person of each role into a users file, by the role's name.
+func addConsoleUsers(t *testing.T, file string) {
+	t.Helper()
+	for _, role := range access.Roles() {
+		editUsersFile(t, file, consolePassword+"\n", "add", string(role), "--role", string(role), "--password")
+	}
+}
+
+// signIn tries to make the rig's client that of a person, and tells the answer's status.
+func (r *consoleRig) signIn(name, password string) int {
+	r.t.Helper()
+	cookies, err := cookiejar.New(nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.client = &http.Client{Jar: cookies, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	code, _ := r.post("/signin", url.Values{"name": {name}, "password": {password}, "next": {"/faults"}})
+	return code
+}
+
+// TestEveryOrderAsksWhoGivesIt tries each order of the console as nobody and as each role. One that is new has to be added here.
+func TestEveryOrderAsksWhoGivesIt(t *testing.T) {
+	orders := map[string]struct {
+		need access.Role
+		form url.Values
+	}{
+		"POST /machines/{id}/collect": {access.Operator, url.Values{"vehicle": {"v1"}}}, "POST /reports": {access.Operator, url.Values{"machine": {"m1"}, "text": {"t"}}},
+		"POST /ledger/verify": {access.Operator, nil}, "POST /rules/check": {access.Admin, url.Values{"text": {"route: {off: true}"}}}, "POST /rules/try": {access.Admin, nil},
+		"POST /rules/stop": {access.Admin, nil}, "POST /rules/save": {access.Admin, nil}, "POST /account/passes/{id}/revoke": {access.Viewer, nil},
+		"POST /account/tokens": {access.Viewer, url.Values{"label": {"l"}, "role": {"viewer"}, "days": {"1"}}}, "POST /faults/{id}/acknowledge": {access.Operator, nil}, "POST /faults/{id}/assign": {access.Operator, nil},
+		"POST /faults/{id}/shelve": {access.Operator, url.Values{"for": {"1h"}}}, "POST /faults/{id}/unsee": {access.Operator, nil}, "POST /faults/{id}/abandon": {access.Operator, nil}, "POST /faults/{id}/note": {access.Operator, url.Values{"note": {"n"}}},
+	}
+	file := filepath.Join(t.TempDir(), "users")
+	addConsoleUsers(t, file)
+	rig := newConsoleRig(t, nil, nil, nil, func(c *configs.Config) { c.Broker.UsersFile, c.Console.OpenViewers = file, false })
+	if got, want := slices.Sorted(slices.Values(rig.server.console.console.Orders())), slices.Sorted(maps.Keys(orders)); !slices.Equal(got, want) {
+		t.Errorf("the console takes the orders\n%v, and tried are\n%v", got, want)
+	}
+	for _, who := range append([]access.Role{""}, access.Roles()...) {
+		if who != "" && rig.signIn(string(who), consolePassword) != http.StatusSeeOther {
+			t.Fatalf("%s does not come in", who)
+		}
+		for pattern, o := range orders {
+			path := strings.ReplaceAll(strings.TrimPrefix(pattern, "POST "), "{id}", "m1")
+			code, body := rig.post(path, o.form)
+			switch {
+			case who == "" && code != http.StatusUnauthorized,
+				who != "" && !who.Covers(o.need) && code != http.StatusForbidden,
+				who.Covers(o.need) && (code == http.StatusUnauthorized || code == http.StatusForbidden || code >= http.StatusInternalServerError):
+				t.Errorf("%q, who must be %s: %s: %d: %.300s", who, o.need, path, code, body)
+			}
+		}
+	}
+}
+
 // TestPeopleOfTheUsersFileSignIn signs in as everybody, and takes somebody out of the file.
 func TestPeopleOfTheUsersFileSignIn(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users")
-	farebeat := func(stdin string, args ...string) {
-		t.Helper()
-		var out bytes.Buffer
-		if code := run(t.Context(), append(append([]string{"users"}, args...), "--file", file), strings.NewReader(stdin), &out, &out); code != exitOK {
-			t.Fatalf("%v: %d %s", args, code, out.String())
-		}
-	}
-	const password = "correct horse battery"
-	for _, role := range []string{"viewer", "operator", "admin"} {
-		farebeat(password+"\n", "add", role, "--role", role, "--password")
-	}
+	farebeat := func(stdin string, args ...string) { t.Helper(); editUsersFile(t, file, stdin, args...) }
+	addConsoleUsers(t, file)
+	const password = consolePassword
 	farebeat(password+"\n", "add", "bus", "--role", "gateway", "--id", "1216", "--password")
 	changes := reported("m1", "v1", "dark", "driver")
 	id := changes[0].Fault.ID
@@ -364,12 +421,7 @@ func TestPeopleOfTheUsersFileSignIn(t *testing.T) {
 	}, func(c *configs.Config) { c.Broker.UsersFile, c.Console.OpenViewers = file, false })
 	jar := func(name, word string) *http.Client {
 		t.Helper()
-		cookies, err := cookiejar.New(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rig.client = &http.Client{Jar: cookies, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-		code, _ := rig.post("/signin", url.Values{"name": {name}, "password": {word}, "next": {"/faults"}})
+		code := rig.signIn(name, word)
 		if want := map[bool]int{true: http.StatusSeeOther, false: http.StatusUnauthorized}[word == password && name != "bus" && name != "nobody"]; code != want {
 			t.Errorf("%s signs in: %d, want %d", name, code, want)
 		}

@@ -81,6 +81,8 @@ func (c *Console) account(ctx context.Context, who access.Identity) (a account, 
 	return a, err
 }
 
+const makeTokenPattern = "POST /account/tokens"
+
 // makeToken makes an API token and shows its secret, this once.
 func (c *Console) makeToken(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)

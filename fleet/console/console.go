@@ -100,7 +100,7 @@ func (c *Console) routes() http.Handler {
 		mux.Handle(a.pattern, c.signedIn(c.order(a)))
 	}
 	mux.Handle("GET /ledger/{machine}/certificate/{date}", c.signedIn(c.certificate))
-	mux.Handle("POST /account/tokens", c.signedIn(c.makeToken))
+	mux.Handle(makeTokenPattern, c.signedIn(c.makeToken))
 	mux.Handle("/", c.signedIn(c.pages.ServeHTTP))
 	outer := http.NewServeMux()
 	outer.Handle("/", http.NewCrossOriginProtection().Handler(mux))

@@ -46,6 +46,15 @@ func (c *Console) orders() []order {
 	return list
 }
 
+// Orders lists the patterns of everything that a form can order, to try each.
+func (c *Console) Orders() []string {
+	list := []string{makeTokenPattern}
+	for _, o := range c.orders() {
+		list = append(list, o.pattern)
+	}
+	return list
+}
+
 // doneText is what a page says of the order that led to it.
 func doneText(key string) string {
 	switch key {
