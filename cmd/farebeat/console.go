@@ -35,6 +35,7 @@ import (
 // consoleServer is the console with the address that it is served on.
 type consoleServer struct {
 	listener net.Listener
+	scheme   string
 	console  *console.Console
 	view     *view.Reader
 	act      *act.Actions
@@ -51,26 +52,19 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	if c.Address == "" {
 		return nil, nil
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Address)
+	listener, err := listenForConsole(ctx, c)
 	if err != nil {
-		return nil, fmt.Errorf("serve the console: %w: set console.address to another address, or to nothing", err)
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, listener.Close())
 		}
 	}()
-	if err := consoleIsSafe(c); err != nil {
-		return nil, usageError(err)
-	}
+	cs := &consoleServer{listener: listener, scheme: "http", logger: o.logger}
 	if c.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, usageError(fmt.Errorf("console.cert_file: %w", err))
-		}
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+		cs.scheme = "https"
 	}
-	cs := &consoleServer{listener: listener, logger: o.logger}
 	cs.view = view.New(view.Options{
 		Fleet: func() *fleet.Fleet { return s.fleet }, Store: o.store, Expect: o.engine.Expect, Rules: o.rulesInForce(), Zone: o.engine.Location, Now: o.now,
 		Wall: time.Now, Tick: o.tick, Broker: func() view.Broker { return brokerView(s.broker, o.config.Broker.Listeners) }, Why: o.why(), Sinks: sinkNames(o.config), Days: o.days(),
@@ -83,39 +77,71 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	if cs.gate, err = access.New(gate); err != nil {
 		return nil, usageError(fmt.Errorf("console: %w", err))
 	}
-	cs.act, err = act.New(act.Options{
-		Orders: o.orders, Store: o.store.Faults(), Ledger: func() *ledger.Ledger { return s.fleet.Ledger() }, Audit: o.store.AuditLog(), Rules: cs.desk, Tree: o.tree, Now: o.now, Patience: time.Duration(float64(commandPatience) * max(o.speed, 1)), Logger: o.logger,
-		Session: session.Options{ClientID: "console", Logger: o.logger, Dial: func(ctx context.Context) (net.Conn, error) {
-			return s.broker.Dial(ctx, topics.Identity{Role: topics.RoleOperator, Name: "console"})
-		}},
-	})
-	if err != nil {
+	if err := cs.dialBroker(o, s); err != nil {
 		return nil, err
 	}
-	cs.explore, err = explore.New(explore.Options{
-		Tree: o.tree, Now: o.now, Logger: o.logger,
-		Session: session.Options{Dial: func(ctx context.Context) (net.Conn, error) {
-			return s.broker.Dial(ctx, topics.Identity{Role: topics.RoleViewer, Name: "explorer"})
-		}},
+	return cs, cs.answer(o, s, gate.Open != nil)
+}
+
+// listenForConsole opens the console's address.
+func listenForConsole(ctx context.Context, c configs.Console) (net.Listener, error) {
+	if err := consoleIsSafe(c); err != nil {
+		return nil, usageError(err)
+	}
+	var cert tls.Certificate
+	if c.CertFile != "" {
+		var err error
+		if cert, err = tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
+			return nil, usageError(fmt.Errorf("console.cert_file: %w", err))
+		}
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("serve the console: %w: set console.address to another address, or to nothing", err)
+	}
+	if c.CertFile != "" {
+		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	}
+	return listener, nil
+}
+
+// dialBroker makes what orders and listens at the broker: as an operator what people order, as a viewer what they look at.
+func (c *consoleServer) dialBroker(o serverOptions, s *server) (err error) {
+	as := func(role topics.Role, name string) func(context.Context) (net.Conn, error) {
+		return func(ctx context.Context) (net.Conn, error) {
+			return s.broker.Dial(ctx, topics.Identity{Role: role, Name: name})
+		}
+	}
+	c.act, err = act.New(act.Options{
+		Orders: o.orders, Store: o.store.Faults(), Ledger: func() *ledger.Ledger { return s.fleet.Ledger() }, Audit: o.store.AuditLog(), Rules: c.desk, Tree: o.tree, Now: o.now,
+		Patience: time.Duration(float64(commandPatience) * max(o.speed, 1)), Logger: o.logger,
+		Session: session.Options{ClientID: "console", Logger: o.logger, Dial: as(topics.RoleOperator, "console")},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
+	c.explore, err = explore.New(explore.Options{Tree: o.tree, Now: o.now, Logger: o.logger, Session: session.Options{Dial: as(topics.RoleViewer, "explorer")}})
+	return err
+}
+
+// answer makes what answers to HTTP. open says that whoever comes may look.
+func (c *consoleServer) answer(o serverOptions, s *server, open bool) error {
 	calls, err := api.New(api.Options{
-		Rules: cs.desk, Explore: cs.explore,
-		View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), Status: console.Status, Logger: o.logger,
+		Rules: c.desk, Explore: c.explore,
+		View: c.view, Act: c.act, Gate: c.gate, Audit: o.store.AuditLog(), Status: console.Status, Logger: o.logger,
 		TIDES: func(ctx context.Context, w io.Writer, f ledger.Filter) error {
 			_, err := export.WriteTIDES(ctx, w, o.tree.Operator(), filepath.Dir(o.store.Path()), s.fleet.Ledger(), f)
 			return err
 		},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	cs.console, err = console.New(console.Options{
-		Operator: o.tree.Operator(), View: cs.view, Act: cs.act, Gate: cs.gate, Audit: o.store.AuditLog(), OIDC: c.OIDC.Issuer != "", API: calls, Rules: cs.desk, MQTT: s.broker.ReadOnlyHandler(gate.Open != nil), Explore: cs.explore, Speed: o.speed, Logger: o.logger,
+	c.console, err = console.New(console.Options{
+		Operator: o.tree.Operator(), View: c.view, Act: c.act, Gate: c.gate, Audit: o.store.AuditLog(), OIDC: o.config.Console.OIDC.Issuer != "", API: calls, Rules: c.desk,
+		MQTT: s.broker.ReadOnlyHandler(open), Explore: c.explore, Speed: o.speed, Logger: o.logger,
 	})
-	return cs, err
+	return err
 }
 
 // consoleIsSafe refuses to serve in clear, or to whoever comes, beyond this computer.
@@ -206,7 +232,7 @@ func (c *consoleServer) observe(r fleet.Round) {
 }
 
 // url is where a browser finds the console.
-func (c *consoleServer) url() string { return "http://" + c.listener.Addr().String() }
+func (c *consoleServer) url() string { return c.scheme + "://" + c.listener.Addr().String() }
 
 // run serves until ctx ends.
 func (c *consoleServer) run(ctx context.Context) error {

@@ -403,14 +403,13 @@ func (s *server) run(ctx context.Context, started func()) error {
 	group.Go(func() error { return s.fleet.Run(inner) })
 	group.Go(func() error { return s.notify.Run(inner) })
 	group.Go(func() error { s.series.run(inner); return nil })
-	o := s.o
 	if s.o.rules != nil {
 		group.Go(func() error { s.o.rules.Watch(inner, rulesEvery, s.o.now, s.o.logger); return nil })
 	}
 	if s.o.expected != nil {
 		group.Go(func() error { s.o.expected.run(inner, s.o.store); return nil })
 	}
-	group.Go(func() error { s.users.watch(inner, o.hangup, o.now, o.logger); return nil })
+	group.Go(func() error { s.users.watch(inner, s.o.hangup, s.o.now, s.o.logger); return nil })
 	if s.console != nil {
 		group.Go(func() error { return s.console.run(inner) })
 	}
