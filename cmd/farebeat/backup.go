@@ -26,6 +26,7 @@ const (
 	backupManifest = "manifest.json"
 	backupStore    = "farebeat.db"
 	backupUsers    = "users"
+	backupPeople   = "console-users"
 	backupRules    = "rules.yaml"
 	backupExpected = "expected.csv"
 	backupHolidays = "holidays.txt"
@@ -63,7 +64,7 @@ func newBackupCmd() *cobra.Command {
 		Use:   "backup DEST",
 		Short: "Copy the data folder, also while farebeat serve runs; --check proves a copy",
 		Long: `Copy what a new host needs to go on into the new folder DEST: the store (ledger, faults, counts) as of one
-moment, the users file, the rules and the expectations file. It does not disturb a running farebeat serve. DEST appears
+moment, the users files, the rules and the expectations file. It does not disturb a running farebeat serve. DEST appears
 only when all of it is whole and on disk; manifest.json in it has sizes, SHA-256 sums and the ledger's totals.
 
 The master key is a secret that outlives every backup: it is left out unless --with-keys is given. Without it a
@@ -138,7 +139,7 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 	if err := s.Backup(ctx, filepath.Join(temp, backupStore)); err != nil {
 		return m, err
 	}
-	sources := map[string]string{backupUsers: c.Broker.UsersFile, backupRules: c.Fleet.RulesFile, backupExpected: c.Fleet.ExpectedFile, backupHolidays: c.Fleet.HolidaysFile}
+	sources := map[string]string{backupUsers: c.Broker.UsersFile, backupPeople: c.Console.UsersFile, backupRules: c.Fleet.RulesFile, backupExpected: c.Fleet.ExpectedFile, backupHolidays: c.Fleet.HolidaysFile}
 	if withKeys {
 		sources[backupKey] = masterKeyPath(c)
 	}
@@ -172,7 +173,7 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 
 // backupNames are the files that a backup may have beside its manifest.
 func backupNames() []string {
-	return []string{backupStore, backupUsers, backupRules, backupExpected, backupHolidays, backupKey}
+	return []string{backupStore, backupUsers, backupPeople, backupRules, backupExpected, backupHolidays, backupKey}
 }
 
 // totalsOf adds up a store that nobody uses, and proves its structure.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/farebeat/farebeat/broker"
 	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/notify"
@@ -83,7 +84,7 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	for i, l := range c.Broker.Listeners {
 		key := fmt.Sprintf("broker.listeners[%d]", i)
 		add(key+".cert_file", l.CertFile, false, func() error { return readOnly(os.ReadFile(l.CertFile)) })
-		add(key+".key_file", l.KeyFile, true, func() error { return readPair(l) })
+		add(key+".key_file", l.KeyFile, true, func() error { return readPair(l.CertFile, l.KeyFile) })
 	}
 	add("broker.users_file", c.Broker.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
 	add("fleet.gtfs", c.Fleet.GTFS, false, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
@@ -101,7 +102,11 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	for i, a := range c.Fleet.Notify.Alertmanagers {
 		add(fmt.Sprintf("fleet.notify.alertmanagers[%d].credentials_file", i), a.CredentialsFile, true, func() error { return readOnly(notify.ReadAuthorization(a.CredentialsFile)) })
 	}
-	add("console.users_file", c.Console.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Console.UsersFile)) })
+	web := c.Console
+	add("console.cert_file", web.CertFile, false, func() error { return readOnly(os.ReadFile(web.CertFile)) })
+	add("console.key_file", web.KeyFile, true, func() error { return readPair(web.CertFile, web.KeyFile) })
+	add("console.users_file", web.UsersFile, true, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
+	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, true, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
 	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
 	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(readAuthorities(c.Client.CAFile)) })
 	add("machine.key_file", c.Machine.KeyFile, true, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
@@ -111,14 +116,13 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 // readOnly drops what was read.
 func readOnly[T any](_ T, err error) error { return err }
 
-// readPair reads a listener's key with its certificate. What is wrong with the certificate file alone is told under its
-// own key.
-func readPair(l configs.Listener) error {
-	if _, err := os.ReadFile(l.CertFile); err != nil {
-		return readOnly(os.ReadFile(l.KeyFile))
+// readPair reads a key with its certificate. What is wrong with the certificate file alone is told under its own key.
+func readPair(cert, key string) error {
+	if _, err := os.ReadFile(cert); err != nil {
+		return readOnly(os.ReadFile(key))
 	}
-	if _, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile); err != nil {
-		return fmt.Errorf("%s with certificate %s: %w", l.KeyFile, l.CertFile, err)
+	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+		return fmt.Errorf("%s with certificate %s: %w", key, cert, err)
 	}
 	return nil
 }

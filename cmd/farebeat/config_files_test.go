@@ -43,6 +43,10 @@ func filesOf(t *testing.T) (dir, config string) {
 	put("cert", cert)
 	put("tlskey", key)
 	put("users", broker.User{Name: "ann", Role: topics.RoleViewer, Hash: hash}.Line()+"\n")
+	siteCert, siteKey := selfSigned(t)
+	put("sitecert", siteCert)
+	put("sitekey", siteKey)
+	put("secret", "tiger\n")
 	put("people", broker.User{Name: "eve", Role: topics.RoleAdmin, Hash: hash}.Line()+"\n")
 	put("expected", "route_id,hour,expected_vehicles_in_service\nA,7,2\n")
 	put("holidays", "2026-12-25 # Christmas\n")
@@ -64,7 +68,11 @@ fleet:
   notify:
     webhooks: [{name: desk, url: "https://desk.example/in", secret_file: DIR/hook, kinds: [route_silent]}]
     alertmanagers: [{name: am, url: "http://127.0.0.1:9093", credentials_file: DIR/credentials}]
-console: {users_file: DIR/people}
+console:
+  cert_file: DIR/sitecert
+  key_file: DIR/sitekey
+  users_file: DIR/people
+  oidc: {issuer: "https://idp.example", client_id: c, client_secret_file: DIR/secret, redirect_url: "https://desk.example/signin/oidc/callback", role_claim: groups, admins: [a]}
 client: {password_file: DIR/password, ca_file: DIR/ca}
 machine: {key_file: DIR/machine}
 `
@@ -119,6 +127,9 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 	}{
 		"cert":        {"broker.listeners[0].cert_file", "", false}, // told with its key
 		"tlskey":      {"broker.listeners[0].key_file", "failed to find any PEM data in key input", true},
+		"sitecert":    {"console.cert_file", "", false}, // told with its key
+		"sitekey":     {"console.key_file", "failed to find any PEM data in key input", true},
+		"secret":      {"console.oidc.client_secret_file", "", true},
 		"users":       {"broker.users_file", "line 1: want name:role:id:hash:grants", true},
 		"people":      {"console.users_file", "line 1: want name:role:id:hash:grants", true},
 		"expected":    {"fleet.expected_file", "line 1", false},
@@ -142,7 +153,7 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 		} {
 			want := 1
 			switch {
-			case state == "missing" && name == "master", state == "open" && !file.secret, state == "unparsable" && file.unparsable == "" && name != "cert":
+			case state == "missing" && name == "master", state == "open" && !file.secret, state == "unparsable" && file.unparsable == "" && !strings.HasSuffix(name, "cert"):
 				want = 0 // it is made at the first start; it is no secret; it may be anything
 			}
 			t.Run(name+" "+state, func(t *testing.T) {
@@ -156,8 +167,8 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 					t.Fatalf("%q, want %d", problems, want)
 				}
 				key := file.key
-				if name == "cert" && state == "unparsable" {
-					key = "broker.listeners[0].key_file"
+				if strings.HasSuffix(name, "cert") && state == "unparsable" {
+					key = strings.Replace(key, "cert_file", "key_file", 1)
 				}
 				if want == 1 && (!strings.HasPrefix(problems[0], key+": ") || !strings.Contains(problems[0], path) || !strings.Contains(problems[0], c.want)) {
 					t.Errorf("got %q, want %s, %s and %s", problems[0], key, path, c.want)

@@ -88,16 +88,25 @@ func newProvider(o OIDC, now func() time.Time) (*provider, error) {
 	}
 	p.client.Transport = bounded{p.client.Transport}
 	if o.SecretFile != "" {
-		text, err := keys.ReadSecret(o.SecretFile, maxSecretFile)
-		if err != nil {
+		var err error
+		if p.secret, err = ReadClientSecret(o.SecretFile); err != nil {
 			return nil, fmt.Errorf("OpenID Connect: client secret: %w", err)
-		}
-		p.secret = strings.TrimSpace(string(text))
-		if p.secret == "" || strings.ContainsAny(p.secret, "\r\n") {
-			return nil, fmt.Errorf("OpenID Connect: %s: want one line with the client secret", o.SecretFile)
 		}
 	}
 	return p, nil
+}
+
+// ReadClientSecret reads the secret of an OIDC.SecretFile. The error names the file.
+func ReadClientSecret(path string) (string, error) {
+	text, err := keys.ReadSecret(path, maxSecretFile)
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimSpace(string(text))
+	if secret == "" || strings.ContainsAny(secret, "\r\n") {
+		return "", fmt.Errorf("%s: want one line with the client secret", path)
+	}
+	return secret, nil
 }
 
 // bounded cuts answers that are longer than any is.
