@@ -202,7 +202,7 @@ func TestInABrowserFromTheFaultToItsEndByKeysAlone(t *testing.T) {
 	b.until("a machine's fault", `document.querySelector('main a[href^="/faults/M-"]') !== null`)
 	b.press("g")
 	b.press("f")
-	b.until("the page of faults", `location.pathname === "/faults" && document.querySelector('main a[href^="/faults/M-"]') !== null`)
+	b.until("the page of faults", `location.pathname === "/faults" && document.readyState === "complete" && document.querySelector('main a[href^="/faults/M-"]') !== null`)
 	for range 50 {
 		b.press("j")
 		if strings.HasPrefix(b.value(`document.activeElement.getAttribute("href")`), "/faults/M-") {
@@ -221,7 +221,7 @@ func TestInABrowserFromTheFaultToItsEndByKeysAlone(t *testing.T) {
 	b.until("it closes", `document.querySelector('[data-fragment="fault.head"] .cond').textContent === "closed"`)
 	b.press("g")
 	b.press("n")
-	b.until("the start", `location.pathname === "/"`)
+	b.until("the start", `location.pathname === "/" && document.readyState === "complete"`) // its scripts listen for keys
 	b.press("/")
 	if got := b.value("document.activeElement.id"); got != "q" {
 		t.Errorf("/ leads to %q, not to the search", got)
@@ -311,7 +311,10 @@ func TestInABrowserEveryScreenCanBeReadByEverybody(t *testing.T) {
 	b.until("a machine's fault", `document.querySelector('main a[href^="/faults/M-"]') !== null`)
 	fault := b.value(`document.querySelector('main a[href^="/faults/M-"]').getAttribute("href")`)
 	machine := b.value(`document.querySelector('main a[href^="/machines/"]').getAttribute("href")`)
-	route := b.value(`document.querySelector('main a[href^="/routes/"]').getAttribute("href")`)
+	b.open("/faults?show=all")
+	faulty := `document.querySelector('main td[data-label="Where"] a[href^="/routes/"]:has(b)')` // its chart has marks
+	b.until("a route's own fault", faulty+" !== null")
+	route := b.value(faulty + `.getAttribute("href")`)
 	pages := map[string]string{
 		"now": "/", "routes": "/routes", "route": route, "faults": "/faults?show=all", "fault": fault, "machines": "/machines", "machine": machine,
 		"search": "/search?q=1", "ledger": "/ledger", "ledger-machine": strings.Replace(machine, "/machines/", "/ledger/", 1), "topics": "/topics?at=vehicle/", "topic": "/topics?topic=fleet", "rules": "/rules",
