@@ -12,6 +12,7 @@ package broker
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,7 +40,11 @@ type Listener struct {
 	Name    string
 	Kind    string // tcp, tls, ws, wss
 	Address string // host:port; port 0 picks one, see Addr
-	TLS     *tls.Config
+	// TLS is required for tls and wss. Where it asks for client certificates and verifies them, one that names an identity of the tree
+	// (topics.Tree.CertificateIdentity), or by its common name a user, is that, without a password.
+	TLS *tls.Config
+	// Leaves are the certificates that TLS shows now; nil: those in TLS.
+	Leaves func() []*x509.Certificate
 	// AnonymousReaders admits clients without a user name as viewers. The address must be
 	// loopback.
 	AnonymousReaders bool
@@ -50,12 +55,15 @@ type Listener struct {
 
 // Options say what a broker is made of. Tree is required.
 type Options struct {
-	Tree           topics.Tree
-	Listeners      []Listener
-	Users          *Users // nil: nobody but anonymous readers and Dial. Sessions of users that change there are ended
-	AllowSimulator bool   // admit users of the role simulator
-	Tap            Tap    // may be nil
-	MaxClients     int    // 100,000 if 0
+	Tree      topics.Tree
+	Listeners []Listener
+	Users     *Users // nil: nobody but anonymous readers and Dial. Sessions of users that change there are ended
+	// Void says why a client's certificate, which was verified, is good no more; nil: all are good. It is asked at each CONNECT, and of whoever is
+	// connected in CertificatesChanged. It must not block.
+	Void           func(*x509.Certificate) error
+	AllowSimulator bool // admit users of the role simulator
+	Tap            Tap  // may be nil
+	MaxClients     int  // 100,000 if 0
 	Now            func() time.Time
 	Logger         *slog.Logger
 	Registry       prometheus.Registerer // may be nil

@@ -18,12 +18,15 @@ type CertificateInfo struct {
 	NotAfter time.Time // it is not valid any more after that
 }
 
-// Certificates lists those of the TLS listeners, in the order of Options.Listeners. One that is chosen anew for each
-// connection, by a callback of tls.Config, is not among them.
+// Certificates lists those of the TLS listeners, in the order of Options.Listeners. Of those that are chosen anew for each
+// connection, by a callback of tls.Config, it has what Listener.Leaves says.
 func (b *Broker) Certificates() []CertificateInfo {
 	var list []CertificateInfo
 	for _, l := range b.listeners {
-		for _, leaf := range l.leaves {
+		if l.leaves == nil {
+			continue
+		}
+		for _, leaf := range l.leaves() {
 			list = append(list, CertificateInfo{
 				Listener: l.Name, Address: l.Address(), Subject: leaf.Subject.String(), Names: names(leaf), NotAfter: leaf.NotAfter,
 			})

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"crypto/x509"
 	"net"
 	"net/url"
 	"strings"
@@ -40,8 +41,10 @@ type conn struct {
 
 	// Set in CONNECT, by the goroutine of the connection.
 	identity  topics.Identity
-	user      *User  // as the users file said; nil for anonymous readers and in process
-	heartbeat string // the topic of a machine's heartbeat, "" for other roles
+	how       string            // how it is known, see owner
+	user      *User             // as the users file said; nil for anonymous readers, in process, and for most certificates
+	cert      *x509.Certificate // that it showed; nil for none
+	heartbeat string            // the topic of a machine's heartbeat, "" for other roles
 	client    *mqtt.Client
 	session   *session
 	window    int                    // messages that it takes before it acknowledges one
@@ -131,21 +134,15 @@ func (c *conn) acknowledge(acks []byte) error {
 // sessionID is the client id within its owner's own space: nobody can take over another's session, by guess or
 // by chance.
 func (c *conn) sessionID(clientID string) string {
-	how := byUser
-	switch {
-	case c.known != nil:
-		how = byDial
-	case len(c.client.Properties.Username) == 0:
-		how = byNobody
-	}
-	return owner(how, c.identity) + clientID
+	return owner(c.how, c.identity) + clientID
 }
 
 // How the owner of a session is known.
 const (
-	byUser   = "user"
-	byDial   = "in-process"
-	byNobody = "anonymous"
+	byUser        = "user"
+	byCertificate = "certificate"
+	byDial        = "in-process"
+	byNobody      = "anonymous"
 )
 
 // owner is what the ids of the sessions of an identity begin with.

@@ -15,13 +15,28 @@ import (
 // an owner whose password alone changed is kept; of others it ends, too, be the client here or away. old is what was
 // in force before.
 func (b *Broker) usersChanged(old *userTable) {
+	ended := b.endFallen()
+	forgotten := b.forgetOwners(old)
+	b.o.Logger.Info("the users changed", "connections_ended", ended, "sessions_of_absent_clients_dropped", forgotten)
+}
+
+// CertificatesChanged asks Options.Void of all who are connected by a certificate, and ends the connections of those whose is void now. What waits for
+// the identity is kept: it is for the unit that takes its place.
+func (b *Broker) CertificatesChanged() {
+	if ended := b.endFallen(); ended > 0 {
+		b.o.Logger.Warn("certificates were revoked", "connections_ended", ended)
+	}
+}
+
+// endFallen ends all connections that do not stand, and returns their number.
+func (b *Broker) endFallen() int {
 	var parting sync.WaitGroup
 	ended := 0
 	for _, c := range b.conns.established() {
-		if !b.stands(c) {
+		if cause := b.fallen(c); cause != "" {
 			ended++
 			parting.Go(func() {
-				c.revoke()
+				c.revoke(cause)
 				select {
 				case <-c.done:
 				case <-time.After(partingTime): // its will may wait for a disk that fails; ended sees to its session
@@ -30,21 +45,25 @@ func (b *Broker) usersChanged(old *userTable) {
 		}
 	}
 	parting.Wait()
-	forgotten := b.forgetOwners(old)
-	b.o.Logger.Info("the users changed", "connections_ended", ended, "sessions_of_absent_clients_dropped", forgotten)
+	return ended
 }
 
-// stands reports whether the user of a connection is what it was when it connected.
-func (b *Broker) stands(c *conn) bool {
-	if c.user == nil {
-		return true
+// fallen says why a client may not stay: its certificate is void, or its user is not what it was when it connected. "" if it may.
+func (b *Broker) fallen(c *conn) string {
+	if c.cert != nil && b.void(c.cert) != nil {
+		return "its certificate was revoked"
 	}
-	now, ok := b.o.Users.table.Load().byName[c.user.Name]
-	return ok && c.user.same(now)
+	if c.user == nil {
+		return ""
+	}
+	if now, ok := b.user(c.user.Name); !ok || !c.user.same(now) {
+		return "its user was removed or changed"
+	}
+	return ""
 }
 
-func (c *conn) revoke() {
-	c.sendAway(c.client, packets.ErrAdministrativeAction, "its user was removed or changed")
+func (c *conn) revoke(cause string) {
+	c.sendAway(c.client, packets.ErrAdministrativeAction, cause)
 }
 
 // mayReturn reports whether the owner of a connection's session may come back for it.

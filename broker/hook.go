@@ -92,28 +92,6 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 // host is who is logged: a stranger's next attempt comes from another port.
 func host(remote string) string { return hostOnly(remote) }
 
-// identify says who a client is.
-func (h *hook) identify(c *conn, pk packets.Packet) (topics.Identity, error) {
-	if c.known != nil {
-		return *c.known, nil
-	}
-	if len(pk.Connect.Username) == 0 {
-		if c.listener.AnonymousReaders {
-			return topics.Identity{Role: topics.RoleViewer, Name: "anonymous"}, nil
-		}
-		return topics.Identity{}, errors.New("a user name is required")
-	}
-	if h.b.o.Users == nil {
-		return topics.Identity{}, errors.New("there is no users file")
-	}
-	user, err := h.b.o.Users.table.Load().check(string(pk.Connect.Username), pk.Connect.Password)
-	if err != nil {
-		return topics.Identity{}, err
-	}
-	c.user = &user
-	return user.identity(), nil
-}
-
 // admit refuses identities that may not be here, and wills that would be refused as a publish.
 func (h *hook) admit(c *conn, pk packets.Packet, id topics.Identity) error {
 	if id.Role == topics.RoleSimulator && !h.b.o.AllowSimulator && c.known == nil {
@@ -339,8 +317,8 @@ func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	}
 	c.session.established(cl, c.window)
 	c.since.Store(h.b.o.Now().UnixNano())
-	if !h.b.stands(c) { // the users changed since its password was checked, and whoever saw to that did not see it yet
-		c.revoke()
+	if cause := h.b.fallen(c); cause != "" { // something changed since it was let in, and whoever saw to that did not see it yet
+		c.revoke(cause)
 		return
 	}
 	h.tell(c, func(up *int, tap Tap) {

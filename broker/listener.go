@@ -22,7 +22,7 @@ import (
 type listener struct {
 	Listener
 	b      *Broker
-	leaves []*x509.Certificate
+	leaves func() []*x509.Certificate
 	net    net.Listener
 	http   *http.Server
 	wg     sync.WaitGroup
@@ -44,11 +44,12 @@ func newListener(b *Broker, l Listener) (*listener, error) {
 		return nil, errors.New("a certificate is required")
 	}
 	n := &listener{Listener: l, b: b}
-	if l.secure() {
-		var err error
-		if n.leaves, err = leavesOf(l.TLS); err != nil {
+	if n.leaves = l.Leaves; n.leaves == nil && l.secure() {
+		leaves, err := leavesOf(l.TLS)
+		if err != nil {
 			return nil, err
 		}
+		n.leaves = func() []*x509.Certificate { return leaves }
 	}
 	return n, nil
 }

@@ -49,9 +49,16 @@ type Listener struct {
 	Name    string `mapstructure:"name" yaml:"name" validate:"required"`
 	Kind    string `mapstructure:"kind" yaml:"kind" validate:"oneof=tcp tls ws wss"`
 	Address string `mapstructure:"address" yaml:"address" validate:"hostname_port"`
-	// CertFile and KeyFile are PEM files, required for tls and wss.
+	// CertFile and KeyFile are PEM files, required for tls and wss. They are read again when they change.
 	CertFile string `mapstructure:"cert_file" yaml:"cert_file,omitempty" validate:"required_if=Kind tls,required_if=Kind wss"`
 	KeyFile  string `mapstructure:"key_file" yaml:"key_file,omitempty" validate:"required_if=Kind tls,required_if=Kind wss"`
+	// ClientCAFile holds the authorities that sign the certificates of clients: machines and gateways that were enrolled need no
+	// password. Empty: certificates are not asked for.
+	ClientCAFile string `mapstructure:"client_ca_file" yaml:"client_ca_file,omitempty"`
+	// ClientCertRequired refuses clients without such a certificate, those with a password included.
+	ClientCertRequired bool `mapstructure:"client_cert_required" yaml:"client_cert_required,omitempty"`
+	// PlaintextBeyondLoopback serves tcp or ws on an address that others reach: passwords and transactions cross the network in clear.
+	PlaintextBeyondLoopback bool `mapstructure:"plaintext_beyond_loopback" yaml:"plaintext_beyond_loopback,omitempty"`
 	// AnonymousReaders lets anyone read on a loopback address; nobody writes without a user.
 	AnonymousReaders bool `mapstructure:"anonymous_readers" yaml:"anonymous_readers,omitempty"`
 	// ReadOnly refuses every publish, and connections that bring a will; who may read what is as elsewhere.
@@ -203,6 +210,9 @@ type Client struct {
 	PasswordFile string `mapstructure:"password_file" yaml:"password_file"`
 	// CAFile holds the authorities that may sign the broker's certificate; empty: the system's.
 	CAFile string `mapstructure:"ca_file" yaml:"ca_file"`
+	// CertFile and KeyFile are the client's own certificate and its key, PEM; they may be one file. Each connection reads them anew.
+	CertFile string `mapstructure:"cert_file" yaml:"cert_file" validate:"required_with=KeyFile"`
+	KeyFile  string `mapstructure:"key_file" yaml:"key_file" validate:"required_with=CertFile"`
 }
 
 // Edge configures the agent on a vehicle's gateway.

@@ -1,6 +1,7 @@
 package configs_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -147,6 +148,35 @@ func TestWhatTheUserSees(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNoListenerIsInClearBeyondLoopback: unless its own key says so, and none is where nobody could come in.
+func TestNoListenerIsInClearBeyondLoopback(t *testing.T) {
+	tls := "cert_file: c, key_file: k, "
+	for _, tc := range []struct{ users, listener, want string }{
+		{"u", `kind: tcp, address: "127.0.0.1:1883"`, ""},
+		{"u", `kind: ws, address: "[::1]:9001"`, ""},
+		{"", `kind: tcp, address: "localhost:1883"`, ""},
+		{"u", `kind: tcp, address: "0.0.0.0:1883"`, "broker.listeners[0].address: 0.0.0.0:1883 is in clear and others reach it"},
+		{"u", `kind: tcp, address: ":1883"`, "is in clear"},
+		{"u", `kind: ws, address: "[::]:9001"`, "plaintext_beyond_loopback: true"},
+		{"u", `kind: ws, address: "mqtt.example:9001"`, "is in clear"},
+		{"u", `kind: tcp, address: "localhost.example:1883"`, "is in clear"},
+		{"u", `kind: tcp, address: "10.1.2.3:1883", plaintext_beyond_loopback: true`, ""},
+		{"", `kind: tcp, address: "10.1.2.3:1883", plaintext_beyond_loopback: true`, "nobody could come in"},
+		{"u", tls + `kind: tls, address: "10.1.2.3:8883"`, ""},
+		{"", tls + `kind: tls, address: "10.1.2.3:8883"`, "nobody could come in: set client_ca_file, or broker.users_file"},
+		{"", tls + `kind: wss, address: "10.1.2.3:8883", client_ca_file: ca`, ""},
+		{"", tls + `kind: tls, address: "10.1.2.3:8883", client_ca_file: ca, client_cert_required: true`, ""},
+		{"u", tls + `kind: tls, address: "127.0.0.1:8883", client_cert_required: true`, "client_cert_required: want client_ca_file"},
+		{"u", `kind: tcp, address: "127.0.0.1:1883", client_ca_file: ca`, "there are no certificates on a tcp listener"},
+	} {
+		text := fmt.Sprintf("broker:\n  users_file: %q\n  listeners: [{name: a, %s}]\n", tc.users, tc.listener)
+		_, err := configs.Load(configs.Options{File: write(t, text)})
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("users %q, %s: %v, want %q", tc.users, tc.listener, err, tc.want)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -352,7 +353,35 @@ func validate(c *Config) []string {
 			problems = append(problems, fmt.Sprintf("fleet.expected[%d].hours: %s", i, err))
 		}
 	}
+	problems = append(problems, checkListeners(c)...)
 	return append(problems, checkNotify(c)...)
+}
+
+// checkListeners wants no address beyond loopback that is in clear without saying so, or where nobody could come in.
+func checkListeners(c *Config) []string {
+	var problems []string
+	for i, l := range c.Broker.Listeners {
+		key := fmt.Sprintf("broker.listeners[%d]", i)
+		secure := l.Kind == "tls" || l.Kind == "wss"
+		host, _, err := net.SplitHostPort(l.Address)
+		if err != nil {
+			continue // told already
+		}
+		if l.ClientCAFile != "" && !secure {
+			problems = append(problems, fmt.Sprintf("%s.client_ca_file: there are no certificates on a %s listener: want kind tls or wss", key, l.Kind))
+		}
+		if l.ClientCertRequired && l.ClientCAFile == "" {
+			problems = append(problems, key+".client_cert_required: want client_ca_file, which says whose certificates")
+		}
+		switch {
+		case loopback(host):
+		case !secure && !l.PlaintextBeyondLoopback:
+			problems = append(problems, fmt.Sprintf("%s.address: %s is in clear and others reach it: use kind tls or wss (`farebeat ca init` makes the certificate), a loopback address, or say plaintext_beyond_loopback: true", key, l.Address))
+		case c.Broker.UsersFile == "" && l.ClientCAFile == "":
+			problems = append(problems, fmt.Sprintf("%s.address: %s: nobody could come in: set client_ca_file, or broker.users_file", key, l.Address))
+		}
+	}
+	return problems
 }
 
 // checkNotify says what is wrong with whom to tell.

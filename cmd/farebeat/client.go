@@ -3,14 +3,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/topics/session"
 )
@@ -25,12 +24,11 @@ func clientOptions(c configs.Client, clientID string) (session.Options, error) {
 		}
 		o.Password = password
 	}
-	if c.CAFile != "" {
-		pool, err := readAuthorities(c.CAFile)
-		if err != nil {
-			return o, usageError(fmt.Errorf("client.ca_file: %w", err))
+	if c.CAFile != "" || c.CertFile != "" {
+		var err error
+		if o.TLS, err = certs.Client(certs.Files{Cert: c.CertFile, Key: c.KeyFile, CAs: c.CAFile}); err != nil {
+			return o, usageError(fmt.Errorf("client.ca_file, cert_file and key_file: %w", err))
 		}
-		o.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	return o, nil
 }
@@ -39,19 +37,6 @@ func clientOptions(c configs.Client, clientID string) (session.Options, error) {
 func readPassword(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	return strings.TrimRight(string(b), "\r\n"), err
-}
-
-// readAuthorities reads the certificates of who may sign a broker's.
-func readAuthorities(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: has no certificate in PEM form", path)
-	}
-	return pool, nil
 }
 
 // randomID is a name that nobody else has.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/broker"
+	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
@@ -84,7 +84,8 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	for i, l := range c.Broker.Listeners {
 		key := fmt.Sprintf("broker.listeners[%d]", i)
 		add(key+".cert_file", l.CertFile, false, func() error { return readOnly(os.ReadFile(l.CertFile)) })
-		add(key+".key_file", l.KeyFile, true, func() error { return readPair(l.CertFile, l.KeyFile) })
+		add(key+".key_file", l.KeyFile, false, func() error { return readPair(l.CertFile, l.KeyFile) })
+		add(key+".client_ca_file", l.ClientCAFile, false, func() error { return readOnly(certs.ReadAuthorities(l.ClientCAFile)) })
 	}
 	add("broker.users_file", c.Broker.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
 	add("fleet.gtfs", c.Fleet.GTFS, false, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
@@ -104,11 +105,13 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	}
 	web := c.Console
 	add("console.cert_file", web.CertFile, false, func() error { return readOnly(os.ReadFile(web.CertFile)) })
-	add("console.key_file", web.KeyFile, true, func() error { return readPair(web.CertFile, web.KeyFile) })
+	add("console.key_file", web.KeyFile, false, func() error { return readPair(web.CertFile, web.KeyFile) })
 	add("console.users_file", web.UsersFile, true, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
 	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, true, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
 	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
-	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(readAuthorities(c.Client.CAFile)) })
+	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(certs.ReadAuthorities(c.Client.CAFile)) })
+	add("client.cert_file", c.Client.CertFile, false, func() error { return readOnly(os.ReadFile(c.Client.CertFile)) })
+	add("client.key_file", c.Client.KeyFile, false, func() error { return readPair(c.Client.CertFile, c.Client.KeyFile) })
 	add("machine.key_file", c.Machine.KeyFile, true, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
 	return files
 }
@@ -116,15 +119,12 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 // readOnly drops what was read.
 func readOnly[T any](_ T, err error) error { return err }
 
-// readPair reads a key with its certificate. What is wrong with the certificate file alone is told under its own key.
+// readPair reads a key with its certificate, and who may read it. What is wrong with the certificate file alone is told under its own key.
 func readPair(cert, key string) error {
 	if _, err := os.ReadFile(cert); err != nil {
 		return readOnly(os.ReadFile(key))
 	}
-	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		return fmt.Errorf("%s with certificate %s: %w", key, cert, err)
-	}
-	return nil
+	return readOnly(certs.ReadPair(cert, key))
 }
 
 // absentMaster says whether `farebeat serve` would make the master key that is not there.

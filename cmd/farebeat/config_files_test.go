@@ -43,6 +43,10 @@ func filesOf(t *testing.T) (dir, config string) {
 	put("cert", cert)
 	put("tlskey", key)
 	put("users", broker.User{Name: "ann", Role: topics.RoleViewer, Hash: hash}.Line()+"\n")
+	put("clientca", cert)
+	ownCert, ownKey := selfSigned(t)
+	put("owncert", ownCert)
+	put("ownkey", ownKey)
 	siteCert, siteKey := selfSigned(t)
 	put("sitecert", siteCert)
 	put("sitekey", siteKey)
@@ -57,7 +61,7 @@ func filesOf(t *testing.T) (dir, config string) {
 	put("credentials", "Bearer tiger\n")
 	put("machine", hex.EncodeToString(make([]byte, keys.Size))+"\n")
 	text := `broker:
-  listeners: [{name: a, kind: tls, address: "127.0.0.1:8883", cert_file: DIR/cert, key_file: DIR/tlskey}]
+  listeners: [{name: a, kind: tls, address: "127.0.0.1:8883", cert_file: DIR/cert, key_file: DIR/tlskey, client_ca_file: DIR/clientca}]
   users_file: DIR/users
 data: DIR/data
 fleet:
@@ -73,7 +77,7 @@ console:
   key_file: DIR/sitekey
   users_file: DIR/people
   oidc: {issuer: "https://idp.example", client_id: c, client_secret_file: DIR/secret, redirect_url: "https://desk.example/signin/oidc/callback", role_claim: groups, admins: [a]}
-client: {password_file: DIR/password, ca_file: DIR/ca}
+client: {password_file: DIR/password, ca_file: DIR/ca, cert_file: DIR/owncert, key_file: DIR/ownkey}
 machine: {key_file: DIR/machine}
 `
 	return dir, put("farebeat.yaml", strings.ReplaceAll(text, "DIR", dir))
@@ -127,6 +131,9 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 	}{
 		"cert":        {"broker.listeners[0].cert_file", "", false}, // told with its key
 		"tlskey":      {"broker.listeners[0].key_file", "failed to find any PEM data in key input", true},
+		"clientca":    {"broker.listeners[0].client_ca_file", "has no certificate in PEM form", false},
+		"owncert":     {"client.cert_file", "", false}, // told with its key
+		"ownkey":      {"client.key_file", "failed to find any PEM data in key input", true},
 		"sitecert":    {"console.cert_file", "", false}, // told with its key
 		"sitekey":     {"console.key_file", "failed to find any PEM data in key input", true},
 		"secret":      {"console.oidc.client_secret_file", "", true},
@@ -148,7 +155,7 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 		}{
 			"missing":    {os.Remove, "there is no such file"},
 			"a folder":   {func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, ""},
-			"open":       {func(path string) error { return os.Chmod(path, 0o640) }, "run: chmod 600 "},
+			"open":       {func(path string) error { return os.Chmod(path, 0o644) }, "run: chmod 600 "},
 			"unparsable": {func(path string) error { return os.WriteFile(path, []byte("Thank you for the fish.\n"), 0o600) }, file.unparsable},
 		} {
 			want := 1

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
 	"github.com/farebeat/farebeat/fleet/console"
@@ -52,7 +53,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	if c.Address == "" {
 		return nil, nil
 	}
-	listener, err := listenForConsole(ctx, c)
+	listener, err := listenForConsole(ctx, c, s.shown[consoleCertificate])
 	if err != nil {
 		return nil, err
 	}
@@ -83,24 +84,17 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	return cs, cs.answer(o, s, gate.Open != nil)
 }
 
-// listenForConsole opens the console's address.
-func listenForConsole(ctx context.Context, c configs.Console) (net.Listener, error) {
+// listenForConsole opens the console's address, with live if it is not nil.
+func listenForConsole(ctx context.Context, c configs.Console, live *certs.Live) (net.Listener, error) {
 	if err := consoleIsSafe(c); err != nil {
 		return nil, usageError(err)
-	}
-	var cert tls.Certificate
-	if c.CertFile != "" {
-		var err error
-		if cert, err = tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
-			return nil, usageError(fmt.Errorf("console.cert_file: %w", err))
-		}
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Address)
 	if err != nil {
 		return nil, fmt.Errorf("serve the console: %w: set console.address to another address, or to nothing", err)
 	}
-	if c.CertFile != "" {
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
+	if live != nil {
+		listener = tls.NewListener(listener, live.Server("h2", "http/1.1"))
 	}
 	return listener, nil
 }

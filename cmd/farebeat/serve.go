@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -265,6 +265,7 @@ type server struct {
 	metrics net.Listener   // nil: none
 	console *consoleServer // nil: none
 	users   userFiles
+	shown   certificates
 }
 
 // tap joins the broker to the fleet, which is made after it.
@@ -278,10 +279,11 @@ func (t *tap) SessionDown(machine, reason string)       { t.fleet.SessionDown(ma
 func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	bo, err := brokerOptions(o, reg)
+	shown, err := openCertificates(o.config)
 	if err != nil {
 		return nil, err
 	}
+	bo := brokerOptions(o, shown, reg)
 	users, err := openUsers(o)
 	if err != nil {
 		return nil, err
@@ -296,7 +298,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	case err != nil:
 		return nil, usageError(err)
 	}
-	s := &server{o: o, broker: b, users: users, reg: reg}
+	s := &server{o: o, broker: b, users: users, shown: shown, reg: reg}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -326,7 +328,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
-		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: append(append(o.parts(s.notify), s.series.parts()...), users.parts()...), Rules: o.inForce(),
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: s.parts(), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -343,6 +345,11 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		reg.MustRegister(o.expected.collectors()...)
 	}
 	return s, nil
+}
+
+// parts are what may fail while the service goes on.
+func (s *server) parts() []fleet.Part {
+	return slices.Concat(s.o.parts(s.notify), s.series.parts(), s.users.parts(), s.shown.parts(s.o.now))
 }
 
 // watch gives a round to whoever looks.
@@ -362,23 +369,22 @@ func (s *server) faultsSaved() {
 	}
 }
 
-// brokerOptions turns the configuration into the broker's options, but for the tap.
-func brokerOptions(o serverOptions, reg *prometheus.Registry) (broker.Options, error) {
+// brokerOptions turns the configuration into the broker's options, but for the tap and the users.
+func brokerOptions(o serverOptions, shown certificates, reg *prometheus.Registry) broker.Options {
 	bo := broker.Options{
 		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg, Store: o.brokerStore,
 	}
 	for _, l := range o.config.Broker.Listeners {
 		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders, ReadOnly: l.ReadOnly}
-		if l.CertFile != "" {
-			cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
-			if err != nil {
-				return bo, usageError(fmt.Errorf("certificate of listener %q: %w", l.Name, err))
+		if live := shown[listenerCertificate(l.Name)]; live != nil {
+			bl.TLS, bl.Leaves = live.Server(), leaves(live)
+			if l.Kind == "wss" {
+				bl.TLS = live.Server("http/1.1") // WebSocket begins there
 			}
-			bl.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 		}
 		bo.Listeners = append(bo.Listeners, bl)
 	}
-	return bo, nil
+	return bo
 }
 
 // close ends the listeners and the broker. It may be called again.
@@ -409,6 +415,7 @@ func (s *server) run(ctx context.Context, started func()) error {
 	if s.o.expected != nil {
 		group.Go(func() error { s.o.expected.run(inner, s.o.store); return nil })
 	}
+	group.Go(func() error { s.shown.watch(inner, s.o.logger); return nil })
 	group.Go(func() error { s.users.watch(inner, s.o.hangup, s.o.now, s.o.logger); return nil })
 	if s.console != nil {
 		group.Go(func() error { return s.console.run(inner) })

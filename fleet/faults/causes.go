@@ -108,6 +108,13 @@ func (k Kind) serviceEntry() (Entry, bool) {
 			Meaning:  "A users file changed and cannot be read; the users before it stay in force, so that who was removed since may still come in. Closes when it is right.",
 			NextStep: "The reason names file and line; `farebeat users list` tries it.",
 		}, true
+	case Certificate:
+		return Entry{
+			Kind: k, Family: FamilyService, Rank: 60, Severity: schemas.Major,
+			Title:    "A certificate expires or is wrong",
+			Meaning:  "A certificate is in the last sixth of its life (30 days at most), or its files changed and cannot be read, so that the one before stays in force. Closes when one that is valid for longer is in force.",
+			NextStep: "The reason names the file or the devices. Put a renewed certificate and its key in place of the files: they are read without a restart.",
+		}, true
 	}
 	return Entry{}, false
 }
