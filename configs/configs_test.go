@@ -156,7 +156,7 @@ func TestNoListenerIsInClearBeyondLoopback(t *testing.T) {
 	tls := "cert_file: c, key_file: k, "
 	for _, tc := range []struct{ users, listener, want string }{
 		{"u", `kind: tcp, address: "127.0.0.1:1883"`, ""},
-		{"u", `kind: ws, address: "[::1]:9001"`, ""},
+		{"u", `kind: ws, address: "127.0.0.1:9001"`, ""},
 		{"", `kind: tcp, address: "localhost:1883"`, ""},
 		{"u", `kind: tcp, address: "0.0.0.0:1883"`, "broker.listeners[0].address: 0.0.0.0:1883 is in clear and others reach it"},
 		{"u", `kind: tcp, address: ":1883"`, "is in clear"},
