@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) {
 	influxdFile = os.Getenv("FAREBEAT_INFLUXD")
-	for _, other := range []string{"FAREBEAT_ALERTMANAGER", "FAREBEAT_INFLUXD", "FAREBEAT_OIDC", "FAREBEAT_OUTAGE", "FAREBEAT_POWER_SEEDS"} { // for tests of other packages, and no keys of the configuration
+	for _, other := range []string{"FAREBEAT_ALERTMANAGER", "FAREBEAT_INFLUXD", "FAREBEAT_MQTT_PEERS", "FAREBEAT_OIDC", "FAREBEAT_OUTAGE", "FAREBEAT_POWER_SEEDS"} { // for tests of other packages, and no keys of the configuration
 		if err := os.Unsetenv(other); err != nil {
 			panic(err)
 		}
