@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -178,5 +179,22 @@ func BenchmarkStart(b *testing.B) {
 				b.StartTimer()
 			}
 		})
+	}
+}
+
+// BenchmarkConnectByCertificate is a TLS 1.3 handshake with a certificate on both sides, CONNECT and CONNACK: client and broker share the processor.
+func BenchmarkConnectByCertificate(b *testing.B) {
+	ours := newAuthority(b)
+	br := start(b, broker.Options{Listeners: []broker.Listener{{Name: "tls", Kind: "tls", Address: "127.0.0.1:0", TLS: ours.server(tls.RequireAndVerifyClientCert)}}})
+	config := ours.client(ours.of(tampa(b), topics.RoleMachine, "m1"))
+	for b.Loop() {
+		c, err := tls.Dial("tcp", br.Addr("tls"), config)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, code := join(b, c, connect{id: "m1"}); code != 0 {
+			b.Fatalf("refused: %d", code)
+		}
+		c.Close()
 	}
 }

@@ -16,7 +16,7 @@ const (
 )
 
 // ErrNoIdentity says that a certificate names no identity of Farebeat's: another authority made it, or for something else.
-var ErrNoIdentity = errors.New("the certificate has no subject alternative name that begins with farebeat:")
+var ErrNoIdentity = errors.New("the certificate has no subject alternative name of the form farebeat:v1/{operator}/{role}/{name}")
 
 // CertificateURI is the subject alternative name (a URI, RFC 5280, 4.2.1.6) of an identity in this tree:
 // farebeat:v1/{operator}/{role}/{name}, each level percent-encoded as in a topic. Grants are not in it.

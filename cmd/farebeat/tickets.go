@@ -166,8 +166,8 @@ What this cannot do: a machine is off line when it matters, so nobody can tell i
 newer ticket or reckons that the stolen one has expired, it lets the holder in, who must stand within reach of its radio.
 It reckons from the latest ticket that it accepted and the time since then or since it was switched on. What the holder gets is
 what a gateway gets: the machine's records, which it cannot change. To end that early have another gateway
-read the machine (farebeat collect). Also remove the gateway's user from the broker's users file, and revoke its
-certificate if it has one: this command leaves both.
+read the machine (farebeat collect). Also remove the gateway's user from the broker's users file. If it has a
+certificate, farebeat revoke does all of this, and this too.
 
 It works while farebeat serve runs, on its host, and also while it does not. Who ordered it, when and why is kept.`,
 		Example: "  farebeat tickets revoke --vehicle 1216 --reason 'gateway stolen at the depot' --data farebeat-data",
