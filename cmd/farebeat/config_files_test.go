@@ -83,13 +83,19 @@ machine: {key_file: DIR/machine}
 	return dir, put("farebeat.yaml", strings.ReplaceAll(text, "DIR", dir))
 }
 
+// selfSigned makes a certificate for an hour.
 func selfSigned(t *testing.T) (cert, key string) {
+	t.Helper()
+	return selfSignedUntil(t, time.Now().Add(time.Hour))
+}
+
+func selfSignedUntil(t *testing.T, end time.Time) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: end, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &private.PublicKey, private)
 	keyDER, keyErr := x509.MarshalECPrivateKey(private)
 	if err := errors.Join(err, keyErr); err != nil {
