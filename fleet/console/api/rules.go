@@ -40,7 +40,7 @@ type RulesTry struct {
 	From   time.Time `json:"from"`
 	To     time.Time `json:"to" doc:"At most 31 days after from"`
 	Route  string    `json:"route,omitempty" maxLength:"256" doc:"Only this one"`
-	Source string    `json:"source,omitempty" enum:"hand,timetable,history" doc:"Take the numbers in the counts as one of these; what was expected is worked out again without it"`
+	Source string    `json:"source,omitempty" enum:"hand,timetable,history" doc:"Take the numbers in the counts as one of these; without it what was expected is worked out again where the configuration says how, else they are taken as one of the timetable"`
 }
 
 // RulesSave says which draft is to become the rules file.

@@ -52,7 +52,7 @@ type Options struct {
 	Frames replay.Frames
 	Faults replay.Faults
 	Routes func() map[string]bool // those that are known; nil map: nobody knows
-	// Expect is what trials expect, as live; nil: the numbers that stand in the counts.
+	// Expect is what trials expect where Span.Source does not say otherwise; nil: the numbers that stand in the counts.
 	Expect   expect.Source
 	Deadline time.Duration // as replay.Options
 	Policy   faults.Policy // as replay.Options

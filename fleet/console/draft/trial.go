@@ -31,7 +31,8 @@ const MaxSpan = 31 * 24 * time.Hour
 type Span struct {
 	From, To time.Time // minutes with From <= end of the minute < To, at most MaxSpan
 	Route    string    // only this one; empty: all
-	// Source takes the number in the counts as one of hand, timetable or history; empty: what was expected is worked out again, as live.
+	// Source takes the number in the counts as one of hand, timetable or history; empty: what was expected is worked out again by Options.Expect,
+	// and where that is nil, the number in the counts is taken as one of the timetable.
 	Source string
 }
 
