@@ -127,7 +127,22 @@ func TestRulesAreCheckedTriedAndSaved(t *testing.T) {
 	if code, body := rig.post("/rules/save", save); code != http.StatusBadRequest || !strings.Contains(body, "not tried") {
 		t.Errorf("saved without trying: %d", code)
 	}
-	page = rig.tried(url.Values{"draft": {id}, "was": {was}})
+	page = rig.tried(url.Values{"draft": {id}, "was": {was}, "route": {"A"}})
+	if code, body := rig.post("/rules/save", save); code != http.StatusBadRequest || !strings.Contains(body, "all routes") {
+		t.Errorf("saved after a trial of one route: %d", code)
+	}
+	if !strings.Contains(page, "not tried on all routes") || !strings.Contains(page, `name="untried"`) {
+		t.Error("the page does not say that one route is not all")
+	}
+	for _, route := range []string{"", "A"} { // the trial of one route takes nothing away
+		page = rig.tried(url.Values{"draft": {id}, "was": {was}, "route": {route}})
+		if strings.Contains(page, "not tried on all routes") || !strings.Contains(page, "tried on all routes") || strings.Contains(page, `name="untried"`) {
+			t.Errorf("after all, then %q: the page does not say that all were tried", route)
+		}
+	}
+	if _, body := rig.get("/api/v1/rules/trial"); !strings.Contains(body, `"draft_tried":true`) || !strings.Contains(body, `"route":"A"`) {
+		t.Errorf("the API says of the latest trial: %.500s", body)
+	}
 	if !strings.Contains(page, "1 fault</b> of routes would have opened, 1 that did not fire") {
 		t.Errorf("the two hours with three machines are no fault of the stricter rule: %s", page[strings.Index(page, "The newest trial"):])
 	}
