@@ -72,7 +72,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	})
 	cs.desk = draft.New(draft.Options{
 		Live: o.liveRules(), File: o.rulesFile(), Zone: o.engine.Location, Frames: o.store.Counts(), Faults: o.store.Faults(), Routes: cs.knownRoutes,
-		Expect: o.engine.Expect, Deadline: o.engine.WarmUp, Policy: o.engine.Policy, Now: o.now, Logger: o.logger,
+		Expect: o.triedExpectation(), Deadline: o.engine.WarmUp, Policy: o.engine.Policy, Now: o.now, Logger: o.logger,
 	})
 	gate := gateOptions(o, s.users)
 	if cs.gate, err = access.New(gate); err != nil {
@@ -190,6 +190,14 @@ func (o serverOptions) days() func() expect.Days {
 		return nil
 	}
 	return o.expected.calendar
+}
+
+// triedExpectation is what rules are tried with on stored days: as in `farebeat rules replay`, and where the service has a source of its own, that.
+func (o serverOptions) triedExpectation() expect.Source {
+	if o.expected == nil {
+		return o.engine.Expect
+	}
+	return replayedExpectation(o.config.Fleet, o.engine.Expect)
 }
 
 // rulesInForce is what is decided by now.

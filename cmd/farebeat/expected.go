@@ -104,6 +104,15 @@ func (s sources) retiredBy(t timetable) expect.Retired {
 	return s.retired.After(t.Named())
 }
 
+// replayedExpectation is what stored minutes are judged by again: live where the configuration says what should be online. Else it is nil, for the
+// numbers that stand in the counts: history, which is all that live has then, was learned with the very days that are judged.
+func replayedExpectation(c configs.Fleet, live expect.Source) expect.Source {
+	if c.GTFS != "" || c.ExpectedFile != "" || len(c.Expected) > 0 {
+		return live
+	}
+	return nil
+}
+
 // newExpectations reads what the configuration names. History is learned by run.
 func newExpectations(ctx context.Context, c configs.Config, now func() time.Time, logger *slog.Logger) (*expectations, error) {
 	zone, err := time.LoadLocation(c.TimeZone)

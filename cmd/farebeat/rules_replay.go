@@ -100,8 +100,8 @@ func replayRules(cmd *cobra.Command, o rulesReplayFlags, c configs.Config, opts 
 	}
 	engine := known.engine
 	opts.Location, opts.Route, opts.Rules, opts.Source, opts.Deadline = engine.Location, o.route, engine.Rules, o.source, engine.WarmUp
-	if o.source == "" && (c.Fleet.GTFS != "" || c.Fleet.ExpectedFile != "" || len(c.Fleet.Expected) > 0) {
-		opts.Expect = engine.Expect
+	if o.source == "" {
+		opts.Expect = replayedExpectation(c.Fleet, engine.Expect)
 	}
 	progress := replayProgress(cmd.ErrOrStderr())
 	opts.Progress = func(done, total int) { progress(int64(done), int64(total)) }

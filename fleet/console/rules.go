@@ -47,7 +47,7 @@ type rulesEdit struct {
 	Was    string // draft.Text.Sum of the file that it began with
 	Draft  string // id of what was checked; empty: nothing was
 	Check  *draft.Checked
-	Tried  *draft.Trial // of this very draft, the last that came to its end
+	Tried  *draft.Trial // of this very draft, the last of all routes that was done
 	Trial  *draft.Trial // the newest of all
 	From   string       // dates of the form
 	To     string

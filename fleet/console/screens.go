@@ -25,7 +25,7 @@ func (c *Console) screens() []screen {
 		{pattern: "GET /ledger", name: "ledger", nav: "Ledger", need: access.Viewer, live: []string{"ledger.sum", "ledger.rows", "ledger.proof"}, load: c.loadLedger},
 		{pattern: "GET /ledger/{machine}", name: "ledger_machine", nav: "Ledger", need: access.Viewer, load: c.loadMachineBook},
 		{pattern: "GET /rules", name: "rules", nav: "Rules", need: access.Viewer, live: []string{"rules.standing", "rules.hour"}, load: c.loadRules},
-		{pattern: "GET /rules/edit", name: "rules_edit", nav: "Rules", need: access.Admin, live: []string{"rules.trial"}, load: c.loadRulesEdit},
+		{pattern: "GET /rules/edit", name: "rules_edit", nav: "Rules", need: access.Admin, live: []string{"rules.save", "rules.trial"}, load: c.loadRulesEdit},
 		{pattern: "GET /rules/route/{route}", name: "rules_route", nav: "Rules", need: access.Viewer, load: c.loadRouteRules},
 		{pattern: "GET /broker", name: "broker", nav: "Broker", need: access.Viewer, live: []string{"broker.body"}, load: c.loadBroker},
 		{pattern: "GET /audit", name: "audit", nav: "Audit", need: access.Operator, load: c.loadAudit},

@@ -40,14 +40,14 @@ type RulesTry struct {
 	From   time.Time `json:"from"`
 	To     time.Time `json:"to" doc:"At most 31 days after from"`
 	Route  string    `json:"route,omitempty" maxLength:"256" doc:"Only this one"`
-	Source string    `json:"source,omitempty" enum:"hand,timetable,history" doc:"Take the numbers in the counts as one of these; what was expected is worked out again without it"`
+	Source string    `json:"source,omitempty" enum:"hand,timetable,history" doc:"Take the numbers in the counts as one of these; without it what was expected is worked out again where the configuration says how, else they are taken as one of the timetable"`
 }
 
 // RulesSave says which draft is to become the rules file.
 type RulesSave struct {
 	Draft   string `json:"draft" minLength:"1" maxLength:"64"`
 	Was     string `json:"was,omitempty" maxLength:"64" doc:"sum of the file that the draft was begun with; a file that is another by now is left alone"`
-	Untried bool   `json:"untried,omitempty" doc:"Save it though it was not tried on past days"`
+	Untried bool   `json:"untried,omitempty" doc:"Save it though it was not tried on past days with all routes"`
 	Failing bool   `json:"failing,omitempty" doc:"Save it though the tests beside it fail"`
 }
 
@@ -110,7 +110,8 @@ func (a *API) registerRulesOrders() {
 	})
 	register(a, op{
 		id: "rules_try", method: http.MethodPost, path: "/rules/try", tag: "rules", need: access.Admin, hides: "rules_try", status: http.StatusAccepted,
-		summary: "Judge past days by a draft", description: "It runs in the background, one at a time; GET /rules/trial says how far it is and what it found.",
+		summary:     "Judge past days by a draft",
+		description: "It runs in the background, one at a time; GET /rules/trial says how far it is and what it found. Only a trial of all routes lets the draft be saved without untried.",
 	}, func(c call, in *struct{ Body RulesTry }) (*body[draft.Trial], error) {
 		b := in.Body
 		trial, err := a.o.Act.TryRules(c, c.who, b.Draft, draft.Span{From: b.From, To: b.To, Route: b.Route, Source: b.Source})

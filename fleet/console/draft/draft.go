@@ -52,7 +52,7 @@ type Options struct {
 	Frames replay.Frames
 	Faults replay.Faults
 	Routes func() map[string]bool // those that are known; nil map: nobody knows
-	// Expect is what trials expect, as live; nil: the numbers that stand in the counts.
+	// Expect is what trials expect where Span.Source does not say otherwise; nil: the numbers that stand in the counts.
 	Expect   expect.Source
 	Deadline time.Duration // as replay.Options
 	Policy   faults.Policy // as replay.Options
@@ -83,7 +83,7 @@ type entry struct {
 	text    string
 	checked Checked
 	set     *rules.Set // nil: it is wrong
-	tried   *Trial     // the last one that came to its end
+	tried   *Trial     // the last one of all routes that was done: one route says nothing of the others
 }
 
 // disk is what the file said when it was read last.
@@ -160,7 +160,7 @@ func sumOf(b []byte) string {
 type Draft struct {
 	Text    string  `json:"text"`
 	Checked Checked `json:"checked"`
-	Tried   *Trial  `json:"tried,omitempty"` // the last trial of it that came to its end
+	Tried   *Trial  `json:"tried,omitempty"` // the last trial of it on all routes that was done
 }
 
 // Draft gives a draft by its id. The error wraps ErrGone.

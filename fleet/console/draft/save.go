@@ -19,7 +19,7 @@ const beforeSuffix = ".before"
 type Saving struct {
 	ID  string // of the draft
 	Was string // Text.Sum of the file when the draft was begun; empty: there was none
-	// Untried saves what was not tried on stored days; Failing what its tests speak against.
+	// Untried saves what was not tried on stored days with all routes; Failing what its tests speak against.
 	Untried, Failing bool
 }
 
@@ -41,7 +41,7 @@ func (d *Desk) Summary(id string) string {
 	parts := []string{fmt.Sprintf("%d lines added, %d removed", e.checked.Added, e.checked.Removed)}
 	switch {
 	case e.tried == nil:
-		parts = append(parts, "not tried")
+		parts = append(parts, "not tried on all routes")
 	case e.tried.Result != nil:
 		r := e.tried.Result
 		parts = append(parts, fmt.Sprintf("tried from %s to %s: %d new faults, %d missed, %d pages", d.minute(r.From), d.minute(r.To), r.New, r.Missed, r.Pages))
@@ -83,7 +83,7 @@ func (d *Desk) Save(s Saving) (Saved, error) {
 	case !checked.Tests.Passed() && !s.Failing:
 		return Saved{}, fmt.Errorf("%w: the tests of the rules fail; change the rules or the tests, or say that it is to be saved nevertheless", ErrInvalid)
 	case !tried && !s.Untried:
-		return Saved{}, fmt.Errorf("%w: this text was not tried on past days; try it, or say that it is to be saved without", ErrInvalid)
+		return Saved{}, fmt.Errorf("%w: this text was not tried on past days with all routes; try it with the route left empty, or say that it is to be saved without", ErrInvalid)
 	}
 	d.saving.Lock()
 	defer d.saving.Unlock()

@@ -31,7 +31,8 @@ const MaxSpan = 31 * 24 * time.Hour
 type Span struct {
 	From, To time.Time // minutes with From <= end of the minute < To, at most MaxSpan
 	Route    string    // only this one; empty: all
-	// Source takes the number in the counts as one of hand, timetable or history; empty: what was expected is worked out again, as live.
+	// Source takes the number in the counts as one of hand, timetable or history; empty: what was expected is worked out again by Options.Expect,
+	// and where that is nil, the number in the counts is taken as one of the timetable.
 	Source string
 }
 
@@ -50,6 +51,8 @@ type Trial struct {
 	Total  int           `json:"minutes"` // 0: they are being counted
 	Error  string        `json:"error,omitempty"`
 	Result *Result       `json:"result,omitempty"` // of one that is done
+	// DraftTried says that the draft was tried on all routes, by this trial or another one of it: Draft.Tried.
+	DraftTried bool `json:"draft_tried" doc:"The draft was tried on all routes, by this trial or another one of it; else it is saved only with untried"`
 }
 
 // Over reports whether the trial came to an end.
@@ -158,7 +161,7 @@ func (d *Desk) Try(id string, s Span, by string) (Trial, error) {
 	t := &Trial{Draft: id, By: by, State: Running, From: s.From, To: s.To, Route: s.Route, Source: s.Source, Begun: d.o.Now()}
 	d.trial, d.stop = t, func() { stop(errStopped) }
 	d.jobs <- &job{t, e, s, ctx} // there is room: one runs at a time
-	return *t, nil
+	return d.latest(), nil
 }
 
 // Trial is the latest trial; false where there was none.
@@ -168,7 +171,15 @@ func (d *Desk) Trial() (Trial, bool) {
 	if d.trial == nil {
 		return Trial{}, false
 	}
-	return *d.trial, true
+	return d.latest(), true
+}
+
+// latest is the latest trial, of which there is one. d.mu is held.
+func (d *Desk) latest() Trial {
+	t := *d.trial
+	e := d.drafts[t.Draft]
+	t.DraftTried = e != nil && e.tried != nil
+	return t
 }
 
 // Stop ends the trial that runs.
@@ -220,8 +231,8 @@ func (d *Desk) run(ctx context.Context, j *job) {
 	switch {
 	case err == nil:
 		t.State, t.Result = Done, resultOf(report)
-		if e := d.drafts[t.Draft]; e != nil { // it may have been checked again meanwhile
-			e.tried = &t
+		if e := d.drafts[t.Draft]; e != nil && t.Route == "" { // it may have been checked again meanwhile
+			t.DraftTried, e.tried = true, &t
 		}
 	case errors.Is(context.Cause(inner), errStopped) || ctx.Err() != nil:
 		t.State, t.Error = Stopped, "it was stopped"

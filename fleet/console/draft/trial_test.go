@@ -144,6 +144,53 @@ func TestOnlyTheVeryTextThatWasTriedIsSaved(t *testing.T) {
 	}
 }
 
+// One route says nothing of the others, and takes nothing away from a trial of all.
+func TestATrialOfOneRouteIsNoneOfTheDraft(t *testing.T) {
+	b := newBench(t, first, nil)
+	b.history()
+	id := b.check(strict).ID
+	one := Span{From: theDay.From, To: theDay.To, Route: "A"}
+	for _, step := range []struct {
+		what          string
+		span          Span
+		before, after bool // what was tried
+	}{
+		{"one route", one, false, false},
+		{"all routes", theDay, false, true},
+		{"one route after all", one, true, true},
+	} {
+		if began := b.try(id, step.span); began.DraftTried != step.before {
+			t.Errorf("%s: as it begins: %+v", step.what, began)
+		}
+		trial := b.carryOut()
+		if trial.State != Done || trial.Route != step.span.Route || trial.Result.Faults != 1 || trial.DraftTried != step.after {
+			t.Errorf("%s: the latest is %+v", step.what, trial)
+		}
+		d, err := b.Draft(id)
+		if err != nil || (d.Tried != nil) != step.after || d.Tried != nil && d.Tried.Route != "" {
+			t.Errorf("%s: the draft has %+v, %v", step.what, d.Tried, err)
+		}
+		if said := strings.Contains(b.Summary(id), "not tried on all routes"); said == step.after {
+			t.Errorf("%s: the audit log says %q", step.what, b.Summary(id))
+		}
+		if step.after {
+			continue
+		}
+		if _, err := b.Save(Saving{ID: id, Was: b.was()}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "all routes") {
+			t.Errorf("%s: saved: %v", step.what, err)
+		}
+	}
+	if _, err := b.Save(Saving{ID: id, Was: b.was()}); err != nil {
+		t.Errorf("what was tried on all routes: %v", err)
+	}
+	// The trial of one draft says nothing of another.
+	other := b.check(strict + "# one letter more\n").ID
+	b.try(other, one)
+	if trial := b.carryOut(); trial.DraftTried {
+		t.Errorf("another text: %+v", trial)
+	}
+}
+
 // stopper are stored minutes; reading one stops the trial.
 type stopper struct {
 	minutes replay.Frames
