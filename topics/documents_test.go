@@ -15,7 +15,7 @@ import (
 	"github.com/farebeat/farebeat/topics"
 )
 
-var update = flag.Bool("update", false, "write docs/topics.md and docs/asyncapi.json anew")
+var update = flag.Bool("update", false, "write docs/topics.md, docs/acl.md and docs/asyncapi.json anew")
 
 // TestDocuments fails when the documents differ from what Specs and the schemas say.
 func TestDocuments(t *testing.T) {
