@@ -1,7 +1,6 @@
 package broker_test
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -20,6 +19,7 @@ import (
 type citizen struct {
 	t      testing.TB
 	b      *broker.Broker
+	id     string
 	user   string
 	secret string
 	client paho.Client
@@ -31,9 +31,19 @@ type citizen struct {
 
 func newCitizen(t testing.TB, b *broker.Broker, user, secret string) *citizen {
 	t.Helper()
-	c := &citizen{t: t, b: b, user: user, secret: secret, received: map[string][]string{}, news: make(chan struct{}, 1)}
+	c := &citizen{t: t, b: b, id: "of " + user, user: user, secret: secret, received: map[string][]string{}, news: make(chan struct{}, 1)}
 	c.connect()
 	t.Cleanup(c.bye)
+	return c
+}
+
+// newWatch is a client of the user fleet that hears everything.
+func newWatch(t testing.TB, b *broker.Broker, tree topics.Tree, secret string) *citizen {
+	t.Helper()
+	c := &citizen{t: t, b: b, id: "watch", user: "fleet", secret: secret, received: map[string][]string{}, news: make(chan struct{}, 1)}
+	c.connect()
+	t.Cleanup(c.bye)
+	c.subscribe(tree.Root() + "#")
 	return c
 }
 
@@ -41,7 +51,7 @@ func newCitizen(t testing.TB, b *broker.Broker, user, secret string) *citizen {
 const patience = time.Minute
 
 func (c *citizen) tryConnect(change func(*paho.ClientOptions)) error {
-	o := paho.NewClientOptions().AddBroker("tcp://" + c.b.Addr("tcp")).SetClientID("of " + c.user).SetUsername(c.user).SetPassword(c.secret)
+	o := paho.NewClientOptions().AddBroker("tcp://" + c.b.Addr("tcp")).SetClientID(c.id).SetUsername(c.user).SetPassword(c.secret)
 	o.SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetConnectTimeout(patience)
 	o.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
 		c.mu.Lock()
@@ -253,12 +263,7 @@ func city(t testing.TB, operator string) (*broker.Broker, topics.Tree, string) {
 func TestTheWholeTableOverTheNetwork(t *testing.T) {
 	b, tree, secret := city(t, "tampa")
 	table := documentedRights(t, tree)
-	watch := newCitizen(t, b, "fleet", secret)
-	watch.bye()
-	if err := watch.tryConnect(func(o *paho.ClientOptions) { o.SetClientID("watch") }); err != nil {
-		t.Fatal(err)
-	}
-	watch.subscribe(tree.Root() + "#")
+	watch := newWatch(t, b, tree, secret)
 	writers := map[string]*raw{}
 	for _, role := range []topics.Role{topics.RoleFleet, topics.RoleOperator, topics.RoleSimulator} {
 		writers[string(role)] = dial(t, b, topics.Identity{Role: role, Name: "writer"}, connect{id: "writer " + string(role)})
@@ -361,6 +366,6 @@ func play(t *testing.T, b *broker.Broker, c *citizen, column string, table []doc
 		}
 	}
 	if t.Failed() {
-		t.Log(fmt.Sprintf("%+v", b.Stats()))
+		t.Logf("%+v", b.Stats())
 	}
 }
