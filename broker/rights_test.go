@@ -3,6 +3,7 @@ package broker_test
 import (
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -246,9 +247,14 @@ func city(t testing.TB, operator string) (*broker.Broker, topics.Tree, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := broker.New(broker.Options{
+	o := broker.Options{
 		Tree: tree, Users: users, AllowSimulator: true, Listeners: []broker.Listener{{Name: "tcp", Kind: "tcp", Address: "127.0.0.1:0"}},
-	})
+	}
+	if onDisk {
+		o.Store = openStore(t, filepath.Join(t.TempDir(), "broker.db"))
+		t.Cleanup(func() { o.Store.Close() }) // after the broker
+	}
+	b, err := broker.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,10 +111,10 @@ func readFlag(cmd *cobra.Command, filters *[]string) {
 
 // granted are the lines of a users file with filters granted to a user, who is added if it is not there.
 func granted(lines []string, u broker.User, filters []string) (_ []string, fresh bool, err error) {
-	i, err := findUser(lines, u.Name)
-	if fresh = err != nil; fresh {
+	i, missing := findUser(lines, u.Name)
+	if fresh = missing != nil; fresh {
 		i, lines = len(lines), append(lines, "")
-	} else if i, u, err = thirdParty(lines, u.Name); err != nil {
+	} else if _, u, err = thirdParty(lines, u.Name); err != nil {
 		return nil, false, err
 	}
 	for _, f := range filters {
