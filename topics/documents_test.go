@@ -405,6 +405,7 @@ A client that is closed again and again after a publish must not repeat it as it
 const docRules = `
 A machine writes below its own id only, a gateway below its own vehicle only, and a gateway reads its own vehicle's topics only. A third party
 also reads what the operator granted it. ` + "`admin`" + ` may what ` + "`operator`" + ` may; the rest of what it may is in the console. ` + "`simulator`" + ` speaks for any machine and gateway and exists in test cities only.
+[acl.md](acl.md) is the whole table of who may do what.
 
 ## Rules
 
