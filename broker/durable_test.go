@@ -243,6 +243,7 @@ func TestAgainOnDisk(t *testing.T) {
 		"refused": TestRefusedPublishes, "will after refused": TestWillAfterRefusedPublish, "newcomer": TestNewcomerGetsEveryRetainedMessage,
 		"stuck": TestStuckNewcomerDelaysNobody, "slow": TestSlowReadersAreBounded, "fleet": TestFleetLosesNothing, "again": TestUnacknowledgedComesAgain,
 		"receive maximum": TestReceiveMaximum, "expiry": TestRetainedDoNotExpire, "clear": TestClear,
+		"rights": TestTheWholeTableOverTheNetwork, "operators": TestNothingLeaksBetweenOperators,
 	} {
 		if name != "slow" || !underRace { // 33,000 messages, one by one
 			t.Run(name, test)

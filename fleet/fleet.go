@@ -79,6 +79,8 @@ type Fleet struct {
 	slots    slots
 	tickets  *ticketing
 
+	unticketed unticketed
+
 	number  atomic.Uint64 // of the session with the broker
 	link    atomic.Pointer[Link]
 	since   time.Time
@@ -126,6 +128,9 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 	f.out = newPublisher(s.Publish)
 	if f.tickets, err = newTicketing(ctx, o, f.out, &f.stats, &f.log); err != nil {
 		return nil, fmt.Errorf("fleet: recall tickets: %w", err)
+	}
+	if f.unticketed.pairs, err = recallUnticketed(ctx, o.Store.Tickets()); err != nil {
+		return nil, fmt.Errorf("fleet: %w", err)
 	}
 	if err := f.subscribe(); err != nil {
 		return nil, fmt.Errorf("fleet: %w", err)
@@ -230,6 +235,7 @@ func (f *Fleet) remember(ctx context.Context, now time.Time) error {
 	return errors.Join(
 		f.o.Store.SaveRoster(ctx, m.Roster, m.Board),
 		f.o.Store.SetMeta(ctx, map[string][]byte{metaRules: m.Rules}),
+		f.unticketed.save(ctx, f.o.Store.Tickets()),
 	)
 }
 

@@ -41,6 +41,7 @@ func (f *Fleet) round(ctx context.Context, now time.Time) {
 	inputs := f.inputs
 	f.inputs = nil
 	f.mu.Unlock()
+	inputs = append(inputs, f.unticketed.bound(f.tickets.isBound)...)
 
 	if f.o.Rules != nil {
 		f.engine.SetRules(f.o.Rules())
@@ -256,6 +257,7 @@ func (f *Fleet) transactions(ctx context.Context, a topics.Address, payload []by
 		f.o.Logger.Error("a batch has records that a person must look at", "machine", out.Machine, "vehicle", out.Vehicle,
 			"conflicts", out.Conflict, "forged", out.Forged, "malformed", out.Malformed, "broken_chain", out.Broken)
 	}
+	f.unticketed.brought(ctx, f, out)
 	f.engine.LedgerProgress(f.o.Now(), out.Machine, out.Epoch, out.CompleteTo)
 	f.apply(faults.LedgerProgress{Machine: out.Machine, Epoch: out.Epoch, CompleteTo: out.CompleteTo})
 	r, err := f.receipt(ctx, a.Vehicle, out.Machine, out.Epoch)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/fleet/tickets"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
 	"github.com/farebeat/farebeat/topics/session"
@@ -26,6 +27,9 @@ type Stats struct {
 	TicketsRevoked  atomic.Uint64 // withdrawn because the vehicle's were revoked
 	TicketsFailed   atomic.Uint64 // attempts to issue one that failed
 	CommandsRefused atomic.Uint64 // commands that give no ticket: malformed, expired, too many, or to a vehicle whose tickets are revoked
+
+	UnticketedBatches atomic.Uint64 // batches with proved records from a vehicle that never had a ticket for the machine; they are taken in
+	UnticketedReports atomic.Uint64 // reports of a recovery by such a vehicle; they change no fault
 }
 
 // Stats returns the counters.
@@ -126,6 +130,7 @@ func (f *Fleet) onGateway(_ context.Context, a topics.Address, payload []byte) e
 
 func (f *Fleet) onRecovery(_ context.Context, a topics.Address, payload []byte) error {
 	if len(payload) == 0 {
+		f.unticketed.forget(tickets.Pair{Machine: a.Machine, Vehicle: a.Vehicle})
 		return nil
 	}
 	var r schemas.Recovery
@@ -137,7 +142,7 @@ func (f *Fleet) onRecovery(_ context.Context, a topics.Address, payload []byte) 
 		f.refuse("vehicle "+a.Vehicle, err)
 		return nil
 	}
-	f.apply(faults.RecoveryReport{Recovery: r})
+	f.unticketed.report(f, faults.RecoveryReport{Recovery: r})
 	return nil
 }
 

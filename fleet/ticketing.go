@@ -46,6 +46,7 @@ type ticketing struct {
 	faults   map[tickets.Pair]string // that stand; nil before the first round
 	commands []contactWish
 	unread   map[tickets.Pair]bool // as shut
+	had      map[tickets.Pair]bool // for which a ticket was ever issued
 }
 
 // contactWish is a command that wants contact with a machine.
@@ -59,6 +60,7 @@ type contactWish struct {
 func newTicketing(ctx context.Context, o Options, out *publisher, stats *Stats, log *refusalLog) (*ticketing, error) {
 	t := &ticketing{
 		o: o, out: out, stats: stats, log: log, asked: make(chan chan struct{}), wake: make(chan struct{}, 1), unread: map[tickets.Pair]bool{},
+		had: map[tickets.Pair]bool{},
 	}
 	list, err := o.Store.Tickets().List(ctx, tickets.Query{})
 	if err != nil {
@@ -74,6 +76,9 @@ func newTicketing(ctx context.Context, o Options, out *publisher, stats *Stats, 
 	}
 	t.book = tickets.NewBook(o.TicketValidity, list, floor, orders)
 	t.takeOrders(ctx)
+	for _, k := range list {
+		t.had[k.Pair] = true
+	}
 	for _, k := range t.book.Standing() {
 		t.shut = append(t.shut, k.Pair)
 		t.unread[k.Pair] = true
@@ -286,6 +291,29 @@ func (t *ticketing) forget(p tickets.Pair) {
 	delete(t.unread, p)
 }
 
+// bind notes that a vehicle has a ticket for a machine, before its gateway can know.
+func (t *ticketing) bind(p tickets.Pair) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.had[p] = true
+}
+
+// hadTicket reports whether a ticket of a vehicle for a machine was ever issued, as far as the store knows.
+func (t *ticketing) hadTicket(p tickets.Pair) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.had[p]
+}
+
+// isBound reports whether the fleet gave a machine into a vehicle's hands: by a ticket, now or before, or by a fault on its topic, whose ticket is
+// to come.
+func (t *ticketing) isBound(p tickets.Pair) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, told := t.faults[p]
+	return told || t.had[p]
+}
+
 func (t *ticketing) saveChanged(ctx context.Context) bool {
 	if err := t.o.Store.Tickets().Save(ctx, t.book.Unsaved()...); err != nil {
 		t.complainOfDisk(ctx, err)
@@ -321,6 +349,7 @@ func (t *ticketing) issue(ctx context.Context, list []tickets.Ticket) bool {
 		}
 		t.book.Issued(k)
 		t.forget(k.Pair)
+		t.bind(k.Pair)
 		t.out.set(t.topic(k.Pair), messages[i])
 	}
 	return true

@@ -15,7 +15,7 @@ import (
 	"github.com/farebeat/farebeat/topics"
 )
 
-var update = flag.Bool("update", false, "write docs/topics.md and docs/asyncapi.json anew")
+var update = flag.Bool("update", false, "write docs/topics.md, docs/acl.md and docs/asyncapi.json anew")
 
 // TestDocuments fails when the documents differ from what Specs and the schemas say.
 func TestDocuments(t *testing.T) {
@@ -405,6 +405,7 @@ A client that is closed again and again after a publish must not repeat it as it
 const docRules = `
 A machine writes below its own id only, a gateway below its own vehicle only, and a gateway reads its own vehicle's topics only. A third party
 also reads what the operator granted it. ` + "`admin`" + ` may what ` + "`operator`" + ` may; the rest of what it may is in the console. ` + "`simulator`" + ` speaks for any machine and gateway and exists in test cities only.
+[acl.md](acl.md) is the whole table of who may do what.
 
 ## Rules
 

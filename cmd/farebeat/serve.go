@@ -475,6 +475,8 @@ func (c fleetCollector) Collect(ch chan<- prometheus.Metric) {
 		"tickets_revoked_total":    stats.TicketsRevoked.Load(),
 		"tickets_failed_total":     stats.TicketsFailed.Load(),
 		"commands_refused_total":   stats.CommandsRefused.Load(),
+		"unticketed_batches_total": stats.UnticketedBatches.Load(),
+		"unticketed_reports_total": stats.UnticketedReports.Load(),
 		"ledger_records_total":     book.New,
 		"ledger_duplicates_total":  book.Duplicate,
 		"ledger_conflicts_total":   book.Conflict,

@@ -15,7 +15,7 @@ import (
 
 func newTicketsCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "tickets", Short: "List the tickets of gateways, or revoke those of a vehicle"}
-	cmd.AddCommand(newTicketsListCmd(), newTicketsRevokeCmd(), newTicketsRestoreCmd())
+	cmd.AddCommand(newTicketsListCmd(), newTicketsUnticketedCmd(), newTicketsRevokeCmd(), newTicketsRestoreCmd())
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -151,4 +152,25 @@ func (l ticketStore) Orders(ctx context.Context) ([]tickets.Order, error) {
 		})
 	})
 	return out, wrap("read orders about tickets", err)
+}
+
+// ticketUnticketed is the name of tickets.Store.Unticketed among the meta values.
+const ticketUnticketed = "ticket.unticketed"
+
+// SaveUnticketed implements tickets.Store.
+func (l ticketStore) SaveUnticketed(ctx context.Context, list []tickets.Unticketed) error {
+	value, err := json.Marshal(list)
+	if err != nil {
+		return fmt.Errorf("keep what came without a ticket: %w", err)
+	}
+	return wrap("keep what came without a ticket", l.s.SetMeta(ctx, map[string][]byte{ticketUnticketed: value}))
+}
+
+// Unticketed implements tickets.Store.
+func (l ticketStore) Unticketed(ctx context.Context) (list []tickets.Unticketed, err error) {
+	value, err := l.s.Meta(ctx, ticketUnticketed)
+	if err == nil && value != nil {
+		err = json.Unmarshal(value, &list)
+	}
+	return list, wrap("read what came without a ticket", err)
 }

@@ -85,6 +85,10 @@ type Store interface {
 	Give(ctx context.Context, o Order) error
 	// Orders gives all orders, in the order in which they were given to the store.
 	Orders(ctx context.Context) ([]Order, error)
+	// SaveUnticketed keeps a list in place of the last.
+	SaveUnticketed(ctx context.Context, list []Unticketed) error
+	// Unticketed gives the list that SaveUnticketed kept.
+	Unticketed(ctx context.Context) ([]Unticketed, error)
 }
 
 // Revoked folds orders into what holds: the revocation of every vehicle that is under one.
