@@ -21,8 +21,10 @@ type from struct {
 	closed  bool
 }
 
-func (f *from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(f.address)) }
-func (f *from) Close() error         { f.closed = true; return nil }
+func (f *from) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(f.address))
+}
+func (f *from) Close() error { f.closed = true; return nil }
 
 func limitsOf(t *testing.T, l Limits) *limits {
 	t.Helper()
