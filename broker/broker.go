@@ -245,10 +245,15 @@ func (b *Broker) serve(c *conn) bool {
 		c.Close()
 		return false
 	}
-	return b.conns.run(c, b.o.MaxClients+b.o.Limits.Handshakes+unfinished, func() {
+	ran := b.conns.run(c, b.o.MaxClients+b.o.Limits.Handshakes+unfinished, func() {
 		defer b.hook.ended(c)
 		b.establish(name, c) // how it ended is the hook's to tell
 	})
+	if !ran {
+		c.ticket.leave()
+		b.hook.limits.met[limitClients].Add(1)
+	}
+	return ran
 }
 
 // Addr is where a listener really listens, "" for an unknown one.

@@ -143,13 +143,17 @@ var garbage = map[string]struct {
 	inside bool
 	throw  func(ctx context.Context, s street, rng *rand.Rand, c net.Conn)
 }{
-	"random bytes":           {false, func(_ context.Context, _ street, rng *rand.Rand, c net.Conn) { _ = say(c, noise(rng, 5_000)) }},
-	"random bytes inside":    {true, func(_ context.Context, _ street, rng *rand.Rand, c net.Conn) { _ = say(c, noise(rng, 5_000)) }},
-	"connect and go":         {false, func(context.Context, street, *rand.Rand, net.Conn) {}},
-	"half a TLS handshake":   {false, halfTLS},
-	"a cut off CONNECT":      {true, cutConnect},
-	"a huge CONNECT":         {true, func(_ context.Context, _ street, _ *rand.Rand, c net.Conn) { _ = say(c, []byte{0x10, 0xff, 0xff, 0xff, 0x7f}) }},
-	"an endless length":      {true, func(_ context.Context, _ street, _ *rand.Rand, c net.Conn) { _ = say(c, bytes.Repeat([]byte{0x90}, 4_000)) }},
+	"random bytes":         {false, func(_ context.Context, _ street, rng *rand.Rand, c net.Conn) { _ = say(c, noise(rng, 5_000)) }},
+	"random bytes inside":  {true, func(_ context.Context, _ street, rng *rand.Rand, c net.Conn) { _ = say(c, noise(rng, 5_000)) }},
+	"connect and go":       {false, func(context.Context, street, *rand.Rand, net.Conn) {}},
+	"half a TLS handshake": {false, halfTLS},
+	"a cut off CONNECT":    {true, cutConnect},
+	"a huge CONNECT": {true, func(_ context.Context, _ street, _ *rand.Rand, c net.Conn) {
+		_ = say(c, []byte{0x10, 0xff, 0xff, 0xff, 0x7f})
+	}},
+	"an endless length": {true, func(_ context.Context, _ street, _ *rand.Rand, c net.Conn) {
+		_ = say(c, bytes.Repeat([]byte{0x90}, 4_000))
+	}},
 	"a huge packet":          {true, hugePacket},
 	"HTTP requests":          {false, httpRequests},
 	"HTTP requests inside":   {true, httpRequests},
@@ -283,7 +287,8 @@ func TestGarbageOnEveryListener(t *testing.T) {
 		}
 	}
 	tap := &beatTap{n: map[string]int{}}
-	s := newStreet(t, n, broker.Options{Tap: tap})
+	// Those who spoil packets come often: they are let in, so that the packets get further.
+	s := newStreet(t, n, broker.Options{Tap: tap, Limits: broker.Limits{ConnectionsPerUser: 10_000, ConnectionsPerDevice: 10_000}})
 	list := make([]*raw, n)
 	for i := range list {
 		c, err := s.inside(ways[i%len(ways)])

@@ -91,6 +91,7 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 		c.refused = true
 		h.counters.refusedConnect.Add(1)
 		h.refuse(host(cl.Net.Remote), "connection refused", fmt.Errorf("client %q, user %q: %w", cl.ID, pk.Connect.Username, err))
+		h.turnAway(c, cl, err)
 		return false
 	}
 	c.identity, c.client = identity, cl

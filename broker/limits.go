@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/farebeat/farebeat/topics"
@@ -196,7 +197,7 @@ func (l *limits) identified(c *conn, pk packets.Packet, identify func(*conn, pac
 	defer l.waiting.Add(-1)
 	if l.waiting.Add(1) > maxPasswordQueue {
 		l.met[limitPasswords].Add(1)
-		return topics.Identity{}, fmt.Errorf("%d passwords wait to be checked; try again", maxPasswordQueue)
+		return topics.Identity{}, busyf(packets.ErrServerBusy, "%d passwords wait to be checked; try again", maxPasswordQueue)
 	}
 	select {
 	case l.checking <- struct{}{}:
@@ -205,6 +206,29 @@ func (l *limits) identified(c *conn, pk packets.Packet, identify func(*conn, pac
 	}
 	defer func() { <-l.checking }()
 	return identify(c, pk)
+}
+
+// busyError is why somebody is refused who may connect, and may at another time.
+type busyError struct {
+	error
+	code packets.Code
+}
+
+func busyf(code packets.Code, format string, args ...any) error {
+	return busyError{fmt.Errorf(format, args...), code}
+}
+
+// turnAway tells a client that is refused for a limit so: Mochi would say that its password is wrong.
+func (h *hook) turnAway(c *conn, cl *mqtt.Client, err error) {
+	var busy busyError
+	if !errors.As(err, &busy) {
+		return
+	}
+	if cl.Properties.ProtocolVersion < 5 {
+		busy.code = packets.ErrServerUnavailable
+	}
+	_ = h.b.server.SendConnack(cl, busy.code, false, nil) // it is closed whether it hears that or not
+	c.closeFor(err.Error())
 }
 
 // packetBytes is how long a packet of an identity may be: as long as its largest message, or a SUBSCRIBE with all that one may have.

@@ -130,9 +130,9 @@ func TestIdentitiesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limitsOf(t, Limits{ConnectionsPerDevice: 1})
 		id := topics.Identity{Role: topics.RoleMachine, Name: "m"}
-		for i := range 10 {
+		for i := range 12 {
 			c := &conn{}
-			if err := l.join(c, id, ""); (err == nil) != (i < 4) {
+			if err := l.join(c, id, ""); (err == nil) != (i < 8) {
 				t.Errorf("connection %d: %v", i, err)
 			}
 			l.part(c)

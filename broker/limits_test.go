@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/gorilla/websocket"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/farebeat/farebeat/broker"
@@ -30,8 +31,10 @@ func newTown(t testing.TB, n int, o broker.Options, before ...func(*broker.Broke
 	t.Helper()
 	secret, hash := broker.NewSecret()
 	list := []broker.User{
-		{Name: "v1", Role: topics.RoleGateway, ID: "v1", Hash: hash}, {Name: "v2", Role: topics.RoleGateway, ID: "v2", Hash: hash},
-		{Name: "ann", Role: topics.RoleViewer, Hash: hash}, {Name: "fleet", Role: topics.RoleFleet, Hash: hash},
+		{Name: "v1", Role: topics.RoleGateway, ID: "v1", Hash: hash},
+		{Name: "v2", Role: topics.RoleGateway, ID: "v2", Hash: hash},
+		{Name: "ann", Role: topics.RoleViewer, Hash: hash},
+		{Name: "fleet", Role: topics.RoleFleet, Hash: hash},
 	}
 	for i := range n {
 		id := fmt.Sprint("m", i)
@@ -177,11 +180,13 @@ func TestConnectionsPerIdentity(t *testing.T) {
 
 	w.in(t, "ann", connect{id: "a"})
 	w.in(t, "ann", connect{id: "b"})
-	if _, code := w.join(t, "ann", connect{id: "c"}); code == 0 {
-		t.Error("a third connection of a user is admitted")
+	for version, want := range map[byte]byte{4: 3, 5: packets.ErrQuotaExceeded.Code} { // not that the password is wrong
+		if _, code := w.join(t, "ann", connect{id: "c", version: version}); code != want {
+			t.Errorf("a third connection of a user is answered with %#x, want %#x", code, want)
+		}
 	}
 	w.in(t, "ann", connect{id: "b"}) // takes the place of one
-	w.met(t, map[string]uint64{"identity_connections": 2})
+	w.met(t, map[string]uint64{"identity_connections": 3})
 	for i := range 5 {
 		w.in(t, "fleet", connect{id: fmt.Sprint(i)})
 	}
@@ -262,7 +267,7 @@ func TestStrangersAreCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 		closed(t, c)
-		until(t, fmt.Sprint("counted ", said), func() bool { return w.Stats().RefusedConnect == uint64(n+1) })
+		until(t, fmt.Sprintf("counted %q", said), func() bool { return w.Stats().RefusedConnect == uint64(n+1) })
 	}
 	w.met(t, map[string]uint64{})
 }
@@ -535,4 +540,33 @@ func TestInflightIsCounted(t *testing.T) {
 			d.set(nil)
 		})
 	})
+}
+
+// Frames of a WebSocket that bring nothing are work, too: a stranger may send a few, and a client pays for them.
+func TestEmptyFrames(t *testing.T) {
+	w := newTown(t, 1, broker.Options{Listeners: []broker.Listener{{Name: "ws", Kind: "ws", Address: "127.0.0.1:0"}}})
+	for name, kind := range map[string]int{"messages": websocket.BinaryMessage, "pings": websocket.PingMessage} {
+		stranger := web(t, "ws://"+w.Addr("ws"))
+		for range 65 {
+			if stranger.(*webClient).WriteMessage(kind, nil) != nil {
+				break
+			}
+		}
+		closed(t, stranger)
+		c := web(t, "ws://"+w.Addr("ws"))
+		r, code := join(t, c, connect{id: name, user: "m0", password: w.secret})
+		if code != 0 {
+			t.Fatalf("refused with %d", code)
+		}
+		before := w.Limited()["publish_rate"]
+		for range 4_500 {
+			if err := c.(*webClient).WriteMessage(kind, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.ping()
+		if w.Limited()["publish_rate"] == before {
+			t.Errorf("%s: it was not slowed down", name)
+		}
+	}
 }

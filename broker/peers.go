@@ -42,7 +42,7 @@ const sweepPeers = time.Minute
 const (
 	publishBurst   = 4
 	heartbeatBurst = 10
-	connectBurst   = 4 // times its connections, once a minute
+	connectBurst   = 8 // times its connections, once a minute
 )
 
 func isDevice(r topics.Role) bool { return r == topics.RoleMachine || r == topics.RoleGateway }
@@ -74,7 +74,7 @@ func (l *limits) join(c *conn, id topics.Identity, clientID string) error {
 	if !p.connects.AllowN(now, 1) {
 		l.peers.mu.Unlock()
 		l.met[limitIdentityConnects].Add(1)
-		return fmt.Errorf("%s %q connects more than %d times a minute", id.Role, id.Name, connectBurst*most)
+		return busyf(packets.ErrConnectionRateExceeded, "%s %q connects more than %d times a minute", id.Role, id.Name, connectBurst*most)
 	}
 	others := len(p.conns)
 	for _, m := range p.conns {
@@ -87,7 +87,7 @@ func (l *limits) join(c *conn, id topics.Identity, clientID string) error {
 		if !isDevice(id.Role) {
 			l.peers.mu.Unlock()
 			l.met[limitIdentityConnections].Add(1)
-			return fmt.Errorf("%s %q has %d connections, as many as broker.limits.connections_per_user says", id.Role, id.Name, others)
+			return busyf(packets.ErrQuotaExceeded, "%s %q has %d connections, as many as broker.limits.connections_per_user says", id.Role, id.Name, others)
 		}
 		victim = p.conns[0].conn
 		p.conns = slices.Delete(p.conns, 0, 1)
