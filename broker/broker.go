@@ -67,6 +67,7 @@ type Options struct {
 	Now            func() time.Time
 	Logger         *slog.Logger
 	Registry       prometheus.Registerer // may be nil
+	Limits         Limits                // of what clients may take; zero fields mean defaults
 	// Store keeps what must outlive the broker; nil: nothing does. The caller closes it after Close.
 	Store *store.Store
 }
@@ -86,10 +87,7 @@ type Broker struct {
 // inProcess is the listener name of connections made by Dial.
 const inProcess = "in-process"
 
-// maxPacket bounds a packet; what a topic may hold is less.
-const maxPacket = 2 << 20
-
-// unfinished is how many connections beyond MaxClients may be on their way to or from being clients.
+// unfinished is how many connections beyond MaxClients and Limits.Handshakes may be on their way from being clients.
 const unfinished = 1_024
 
 // sessionDays bounds how long the broker keeps the session of a client that is away.
@@ -108,6 +106,9 @@ func New(o Options) (*Broker, error) {
 	}
 	if o.MaxClients == 0 {
 		o.MaxClients = 100_000
+	}
+	if err := o.Limits.fill(); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
 	}
 	b := &Broker{o: o, server: newServer(o), conns: conns{open: map[*conn]bool{}}}
 	b.hook = newHook(b)
@@ -144,7 +145,7 @@ func newServer(o Options) *mqtt.Server {
 	caps.ReceiveMaximum = 1024          // QoS-1 publishes of one client at once
 	caps.MaximumClientWritesPending = 1 // delivery is ours, see session
 	caps.TopicAliasMaximum = 0          // access is checked before an alias is looked up
-	caps.MaximumPacketSize = maxPacket
+	caps.MaximumPacketSize = uint32(o.Limits.PacketBytes)
 	caps.MaximumClients = int64(o.MaxClients)
 	caps.MaximumQos = 1
 	caps.SharedSubAvailable = 0 // access of $share filters is not computed
@@ -248,10 +249,19 @@ func (b *Broker) serve(c *conn) bool {
 	if c.listener != nil {
 		name = c.listener.Name
 	}
-	return b.conns.run(c, b.o.MaxClients+unfinished, func() {
+	if !b.hook.limits.pass(c) {
+		c.Close()
+		return false
+	}
+	ran := b.conns.run(c, b.o.MaxClients+b.o.Limits.Handshakes+unfinished, func() {
 		defer b.hook.ended(c)
-		_ = b.server.EstablishConnection(name, c) // how it ended is the hook's to tell
+		b.establish(name, c) // how it ended is the hook's to tell
 	})
+	if !ran {
+		c.ticket.leave()
+		b.hook.limits.met[limitClients].Add(1)
+	}
+	return ran
 }
 
 // Addr is where a listener really listens, "" for an unknown one.

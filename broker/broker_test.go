@@ -323,7 +323,7 @@ func TestMetrics(t *testing.T) {
 				}
 			}
 		}
-		if len(seen) != 6 || seen["dropped_total"] != 3 || seen["refused_total"] != 4 {
+		if len(seen) != 7 || seen["limited_total"] != len(b.Limited()) || seen["dropped_total"] != 3 || seen["refused_total"] != 4 {
 			t.Errorf("metrics: %v", seen)
 		}
 	})

@@ -53,6 +53,13 @@ type conn struct {
 	before    []packets.Subscription // by filter of the SUBSCRIBE in hand: what stood, or zero
 	slots     chan struct{}          // filled by publishes that are not acknowledged yet; nil without a store
 	will      int64                  // its number in the store, 0 for none
+
+	// Of limits.
+	ticket  *ticket // its place at the door; nil in process
+	meter   meter
+	peer    *peer       // its identity's account, nil if it has none
+	refused bool        // CONNECT was, and that was counted
+	slow    atomic.Bool // it is disconnected because it reads too slowly
 }
 
 func newConn(c, raw net.Conn, known *topics.Identity, l *listener) *conn {
@@ -85,6 +92,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
+		if l := c.meter.l; l != nil && isTimeout(err) && c.lastWord.Load() == 0 {
+			l.met[limitSlowReader].Add(1)
+		}
 		c.closeFor("it reads nothing any more") // half a packet may be out
 	}
 	return n, err

@@ -221,7 +221,7 @@ func TestFailingDisk(t *testing.T) {
 				t.Error("the publisher was not slowed down")
 			default:
 			}
-			if families, err := reg.Gather(); err != nil || len(families) != 12 {
+			if families, err := reg.Gather(); err != nil || len(families) != 13 {
 				t.Errorf("%d metrics, %v", len(families), err)
 			}
 

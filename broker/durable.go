@@ -115,7 +115,7 @@ func (b *Broker) restore(c store.Contents, now time.Time) {
 			skipped++
 			continue
 		}
-		b.hook.retained.stripe(m.topic).messages[m.topic] = m
+		b.hook.retained.put(m, func() {})
 	}
 	sessions := map[int64]*session{}
 	for _, s := range c.Sessions {
@@ -184,6 +184,8 @@ func (b *Broker) restoreSession(s store.Session, now time.Time) *session {
 	h.commits.touch(store.TouchSession{Number: s.Number, Version: s.Version, Expiry: s.Expiry, Left: left})
 	kept := &session{h: h, id: s.Client, number: s.Number, unacked: map[uint16]queued{}, inside: isInside(s.Client)}
 	h.sessions.Store(s.Client, kept)
+	h.limits.addSession(kept, identityOf(s.Client))
+	kept.left = left
 	cl := b.server.NewClient(nil, "", s.Client, false)
 	cl.Properties.ProtocolVersion = s.Version
 	cl.Properties.Props.SessionExpiryInterval, cl.Properties.Props.SessionExpiryIntervalFlag = uint32(remaining), true

@@ -18,3 +18,37 @@ func StoredAndBack(props []byte) (again []byte, subs []int, err error) {
 	}
 	return m.stored(subs).Props, subs, nil
 }
+
+// BoundLoopback bounds loopback addresses as others. Call it before Start.
+func (b *Broker) BoundLoopback() { b.hook.limits.loopback = true }
+
+// Open is how many connections have not ended yet.
+func (b *Broker) Open() int {
+	b.conns.mu.Lock()
+	defer b.conns.mu.Unlock()
+	return len(b.conns.open)
+}
+
+// Held is what is reckoned of what is retained, and what that is by looking at it.
+func (b *Broker) Held() (gateways map[string][2]int64, bytes int64, really map[string][2]int64, reallyBytes int64) {
+	r := b.hook.retained
+	gateways, really = map[string][2]int64{}, map[string][2]int64{}
+	r.holdings.mu.Lock()
+	for id, g := range r.holdings.gateways {
+		gateways[id] = [2]int64{int64(g.messages), g.bytes}
+	}
+	bytes = r.holdings.bytes
+	r.holdings.mu.Unlock()
+	for i := range r.stripes {
+		s := &r.stripes[i]
+		s.mu.Lock()
+		for _, m := range s.messages {
+			reallyBytes += m.cost()
+			if id := gatewayOf(r.tree, m.topic); id != "" {
+				really[id] = [2]int64{really[id][0] + 1, really[id][1] + m.cost()}
+			}
+		}
+		s.mu.Unlock()
+	}
+	return gateways, bytes, really, reallyBytes
+}

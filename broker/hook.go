@@ -25,6 +25,7 @@ type hook struct {
 	retained *retained
 	counters counters
 	refusals refusalLog
+	limits   *limits
 	closing  atomic.Bool
 	// delivered tells Mochi to acknowledge a publish and to do nothing else: once, for it is 24 bytes in an interface.
 	delivered error
@@ -33,6 +34,7 @@ type hook struct {
 
 	sessions sync.Map // id to *session
 	attach   sync.Mutex
+	kept     map[string][]*session   // of each identity, those that outlive their connections; guarded by attach
 	fleet    atomic.Pointer[session] // the one in process, which loses nothing
 
 	machines  [stripes]sync.Mutex // held while the tap is told of a machine's sessions
@@ -48,7 +50,12 @@ type counters struct {
 }
 
 func newHook(b *Broker) *hook {
-	return &hook{b: b, delivered: packets.CodeSuccessIgnore, retained: newRetained(), refusals: refusalLog{last: map[string]time.Time{}}}
+	h := &hook{
+		b: b, delivered: packets.CodeSuccessIgnore, retained: newRetained(b.o.Tree), refusals: refusalLog{last: map[string]time.Time{}},
+		kept: map[string][]*session{},
+	}
+	h.limits = newLimits(h, b.o.Limits)
+	return h
 }
 
 // ID implements mqtt.Hook.
@@ -70,22 +77,29 @@ func connOf(cl *mqtt.Client) *conn { return cl.Net.Conn.(*conn) }
 // OnConnectAuthenticate implements mqtt.Hook.
 func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	c := connOf(cl)
-	identity, err := h.identify(c, pk)
+	identity, err := h.limits.identified(c, pk, h.identify)
 	if err == nil {
 		err = h.admit(c, pk, identity)
+	}
+	if err == nil {
+		err = h.limits.join(c, identity, cl.ID)
 	}
 	if err == nil && identity.Role == topics.RoleMachine && !c.readOnly() {
 		c.heartbeat, err = h.b.o.Tree.Build(topics.Address{Kind: topics.Heartbeat, Machine: identity.Name})
 	}
 	if err != nil {
+		c.refused = true
 		h.counters.refusedConnect.Add(1)
 		h.refuse(host(cl.Net.Remote), "connection refused", fmt.Errorf("client %q, user %q: %w", cl.ID, pk.Connect.Username, err))
+		h.turnAway(c, cl, err)
 		return false
 	}
 	c.identity, c.client = identity, cl
 	c.keepAlive.Store(int64(time.Duration(pk.Connect.Keepalive) * time.Second))
 	_ = c.SetDeadline(time.Time{})
 	cl.ID = c.sessionID(cl.ID)
+	c.ticket.arrived()
+	c.meter.most = h.limits.packetBytes(identity.Role)
 	return true
 }
 
@@ -133,9 +147,10 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		}
 		return err == nil
 	}
-	err := h.b.o.Tree.MayRead(c.identity, topic)
-	if err == nil && cl.State.Subscriptions.Len() >= maxFilters {
-		err = fmt.Errorf("filter %q: there are %d subscriptions; take wider ones", topic, maxFilters)
+	_, exists := cl.State.Subscriptions.Get(topic)
+	err := h.limits.checkSubscribe(cl.State.Subscriptions.Len(), exists, topic)
+	if err == nil {
+		err = h.b.o.Tree.MayRead(c.identity, topic)
 	}
 	if err != nil {
 		h.counters.refusedRead.Add(1)
@@ -151,6 +166,9 @@ var errReadOnly = errors.New("whoever connects here may only read; publish over 
 // QoS 1, and the client would wait for an answer that it does not get.
 func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
+	if len(pk.Filters) > 0 {
+		c.meter.charge(c, subscribeCost*len(pk.Filters), 0)
+	}
 	switch {
 	case c.session == nil: // not connected yet
 	case pk.FixedHeader.Type == packets.Puback:
@@ -234,6 +252,9 @@ func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	m := &message{topic: will.TopicName, payload: will.Payload, qos: will.Qos, retain: will.Retain}
 	switch {
 	case h.closing.Load():
+	case h.limits.reserve(c.identity, m) != nil:
+		h.counters.refusedWrite.Add(1)
+		h.refuse(c.identity.Name, "will dropped", fmt.Errorf("topic %q: there is no room for it", m.topic))
 	case c.will != 0:
 		if h.commits.putSlowly(nil, work{change: m.change(), m: m, origin: cl.ID}, work{change: store.DropWill{Number: c.will}}) {
 			c.will = 0
@@ -296,7 +317,12 @@ func (h *hook) take(s *session, c *conn, clean bool) *session {
 		old := s
 		s = &session{h: h, id: c.client.ID, unacked: map[uint16]queued{}, inside: isInside(c.client.ID)}
 		h.keepSession(old, s, c)
-		h.sessions.Store(s.id, s)
+		if old != nil {
+			h.limits.removeSession(old)
+		}
+		if h.sessions.Store(s.id, s); c.keptFor() > 0 {
+			h.limits.addSession(s, c.identity)
+		}
 	} else {
 		h.touch(s, c, 0)
 	}
@@ -369,6 +395,7 @@ func (h *hook) ended(c *conn) {
 	if s := c.session; s != nil {
 		h.attach.Lock()
 		s.leave()
+		s.left = time.Now().Unix()
 		switch {
 		case c.keptFor() == 0:
 			h.forget(s)
@@ -382,10 +409,12 @@ func (h *hook) ended(c *conn) {
 			h.commits.put(work{change: store.DropWill{Number: c.will}})
 		}
 	}
+	h.limits.part(c)
 	close(c.done)
 }
 
 func (h *hook) forget(s *session) {
+	h.limits.removeSession(s)
 	if h.sessions.CompareAndDelete(s.id, s) && s.number != 0 {
 		h.commits.put(work{change: store.DropSession{Number: s.number}})
 	}

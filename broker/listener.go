@@ -73,6 +73,7 @@ func (l *listener) Init(*slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	n = gate{n, l.b.hook.limits}
 	if l.secure() {
 		c := l.TLS.Clone()
 		if l.web() {
@@ -84,8 +85,10 @@ func (l *listener) Init(*slog.Logger) error {
 	if l.web() {
 		l.http = &http.Server{
 			Handler: http.HandlerFunc(l.upgrade), ReadHeaderTimeout: connectTimeout, MaxHeaderBytes: 16 << 10,
-			ErrorLog: log.New(io.Discard, "", 0), // what browsers do wrong is theirs to see
+			ReadTimeout: connectTimeout,             // of a body, which nobody asked for
+			ErrorLog:    log.New(io.Discard, "", 0), // what browsers do wrong is theirs to see
 		}
+		l.http.SetKeepAlivesEnabled(false) // one request, which becomes a WebSocket or ends
 	}
 	return nil
 }
@@ -167,8 +170,13 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		l.b.hook.refuse(r.RemoteAddr, "connection refused", fmt.Errorf("origin %q: %w", r.Header.Get("Origin"), err))
 		return
 	}
-	c.SetReadLimit(maxPacket + 16)
-	l.b.serve(newConn(&webConn{Conn: c}, c.UnderlyingConn(), nil, l))
+	c.SetReadLimit(int64(l.b.o.Limits.PacketBytes) + 16)
+	web := &webConn{Conn: c}
+	k := newConn(web, c.UnderlyingConn(), nil, l)
+	web.frame = k.frame
+	pong := c.PingHandler()
+	c.SetPingHandler(func(data string) error { return errors.Join(k.frame(), pong(data)) })
+	l.b.serve(k)
 }
 
 // cameByLoopback reports whether a request reached a loopback address of its server, as far as that is known.
@@ -200,6 +208,7 @@ func hostOnly(hostport string) string {
 type webConn struct {
 	*websocket.Conn
 	message io.Reader
+	frame   func() error // asked for each message
 }
 
 // Read implements net.Conn.
@@ -212,6 +221,9 @@ func (c *webConn) Read(p []byte) (int, error) {
 			}
 			if kind != websocket.BinaryMessage {
 				return 0, errors.New("the WebSocket message is not binary")
+			}
+			if err := c.frame(); err != nil {
+				return 0, err
 			}
 			c.message = r
 		}

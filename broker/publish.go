@@ -22,7 +22,13 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	c.in.Add(1)
 	if machine, ok := h.b.o.Tree.HeartbeatMachine(pk.TopicName); ok {
 		if pk.FixedHeader.Retain || len(pk.Payload) > maxHeartbeat {
+			if len(pk.Payload) > maxHeartbeat {
+				h.limits.met[limitPayload].Add(1)
+			}
 			return pk, h.refuseForm(c, pk, fmt.Errorf("topic %q: a heartbeat has at most %d bytes and is not retained", pk.TopicName, maxHeartbeat))
+		}
+		if !h.limits.beats(c, pk.FixedHeader.Qos) {
+			return pk, h.delivered
 		}
 		h.counters.heartbeats.Add(1)
 		if h.b.o.Tap != nil {
@@ -40,6 +46,9 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	if err := h.checkForm(m); err != nil {
 		return pk, h.refuseForm(c, pk, err)
 	}
+	if err := h.limits.reserve(c.identity, m); err != nil {
+		return pk, h.refuseQuota(c, pk, err)
+	}
 	if s := h.fleet.Load(); s != nil {
 		s.wait(c)
 	}
@@ -52,11 +61,17 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 
 // commit sends a publish on its way to the disk. What it returns keeps Mochi from acknowledging: that is for later.
 func (h *hook) commit(c *conn, id uint16, m *message) error {
+	if len(c.slots) == cap(c.slots) {
+		h.limits.met[limitInflight].Add(1)
+	}
 	select {
 	case c.slots <- struct{}{}:
-		h.commits.putSlowly(c.gone, work{change: m.change(), m: m, origin: c.client.ID, conn: c, id: id})
+		if h.commits.putSlowly(c.gone, work{change: m.change(), m: m, origin: c.client.ID, conn: c, id: id}) {
+			return packets.ErrRejectPacket
+		}
 	case <-c.gone:
 	}
+	h.limits.release(c.identity, m)
 	return packets.ErrRejectPacket
 }
 
@@ -177,6 +192,7 @@ func (h *hook) checkForm(m *message) error {
 	case m.retain != spec.Retain:
 		return fmt.Errorf("topic %q: retain is %t, want %t", m.topic, m.retain, spec.Retain)
 	case len(m.payload) > spec.MaxBytes:
+		h.limits.met[limitPayload].Add(1)
 		return fmt.Errorf("topic %q: %d bytes, at most %d", m.topic, len(m.payload), spec.MaxBytes)
 	case len(m.payload) == 0 && !spec.Retain:
 		return fmt.Errorf("topic %q: the payload is empty", m.topic)

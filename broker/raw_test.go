@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"path/filepath"
@@ -120,7 +121,33 @@ func (r *raw) start(o connect) {
 		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 3600, true
 	}
 	pk.Properties.ReceiveMaximum = o.receiveMaximum
-	r.send(pk)
+	if err := r.trySend(pk); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// tryStart connects, without a test that ends if that fails.
+func (r *raw) tryStart(o connect) error {
+	r.in = bufio.NewReader(r.net)
+	err := r.trySend(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, Connect: packets.ConnectParams{
+		ProtocolName: []byte("MQTT"), Clean: true, ClientIdentifier: o.id, UsernameFlag: true, Username: []byte(o.user), PasswordFlag: true, Password: []byte(o.password),
+	}})
+	if err != nil {
+		return err
+	}
+	ack, err := r.read()
+	if err == nil && ack.ReasonCode != 0 {
+		err = fmt.Errorf("refused with %d", ack.ReasonCode)
+	}
+	return err
+}
+
+// trySubscribe sends SUBSCRIBE.
+func (r *raw) trySubscribe(filter string) error {
+	r.lastID++
+	return r.trySend(packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, PacketID: max(1, r.lastID), Filters: packets.Subscriptions{{Filter: filter}},
+	})
 }
 
 // dial joins in process.

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/farebeat/farebeat/topics"
 )
 
 // message is what was published. It is shared and never changed.
@@ -15,6 +17,8 @@ type message struct {
 	qos     byte
 	retain  bool
 	props   *packets.Properties // MQTT 5, nil for none
+	// reserved says that there is room for it among what its gateway holds.
+	reserved bool
 }
 
 const stripes = 64
@@ -23,8 +27,10 @@ const stripes = 64
 // its readers is one step under the lock of the topic's stripe; so is queueing a stored message for a newcomer. A
 // queue therefore never holds an older message of a topic behind a newer one.
 type retained struct {
-	seed    maphash.Seed
-	stripes [stripes]stripe
+	seed     maphash.Seed
+	stripes  [stripes]stripe
+	tree     topics.Tree
+	holdings holdings
 }
 
 type stripe struct {
@@ -32,8 +38,8 @@ type stripe struct {
 	messages map[string]*message
 }
 
-func newRetained() *retained {
-	r := &retained{seed: maphash.MakeSeed()}
+func newRetained(tree topics.Tree) *retained {
+	r := &retained{seed: maphash.MakeSeed(), tree: tree, holdings: holdings{gateways: map[string]*holding{}}}
 	for i := range r.stripes {
 		r.stripes[i].messages = map[string]*message{}
 	}
@@ -49,6 +55,7 @@ func (r *retained) put(m *message, then func()) {
 	s := r.stripe(m.topic)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	r.stored(s.messages[m.topic], m)
 	if len(m.payload) == 0 {
 		delete(s.messages, m.topic)
 	} else {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -21,7 +22,6 @@ const (
 	windowInside   = 32_768   // of the fleet, which acknowledges after its disk did
 	highWater      = 8_192    // messages that wait for the fleet before its publishers wait, too
 	highWaterBytes = 64 << 20
-	maxFilters     = 1_024 // subscriptions of one client
 )
 
 // queued is a message on its way to one client.
@@ -66,6 +66,9 @@ type session struct {
 	number  int64           // in the store, 0: it does not outlive the broker
 	settled <-chan struct{} // closed when its subscriptions are on disk; used by the goroutine of the connection
 
+	left   int64  // when its client left, Unix seconds; 0 before that. Guarded by hook.attach
+	keptAs string // whose it is among hook.kept, "" if it is not there. Likewise
+
 	mu       sync.Mutex
 	owner    *conn        // nil: away
 	client   *mqtt.Client // of owner, once CONNACK is out
@@ -81,6 +84,7 @@ type session struct {
 	acks     []byte              // PUBACKs for owner
 	writing  bool
 	room     chan struct{} // closed when there is room again, nil if nobody waits
+	full     time.Time     // since when messages are dropped because the client reads too slowly; zero while it keeps up
 }
 
 // push queues a message. Beyond the bounds it is dropped and counted.
@@ -93,12 +97,20 @@ func (s *session) push(q queued) {
 	}
 	full := len(s.queue) >= maxQueued || s.bytes+len(q.m.payload) > maxQueuedBytes && len(s.queue) > 0
 	if full && (away || !s.inside) {
+		owner, since := s.owner, s.full
 		if !away {
-			s.owner.dropped.Add(1)
+			owner.dropped.Add(1)
+			if since.IsZero() {
+				since = time.Now()
+				s.full = since
+			}
 		}
 		s.mu.Unlock()
 		s.dequeue(q)
 		s.h.dropped(s.id, q.m.topic, away)
+		if !away {
+			s.h.limits.slow(owner, since)
+		}
 		return
 	}
 	s.queue = append(s.queue, q)
@@ -168,6 +180,9 @@ func (s *session) next() (q queued, acks []byte, cl *mqtt.Client, ok bool) {
 		s.queue[0] = queued{}
 		s.queue = s.queue[1:]
 		s.bytes -= len(q.m.payload)
+		if !s.full.IsZero() && len(s.queue) < maxQueued/2 && s.bytes < maxQueuedBytes/2 {
+			s.full = time.Time{}
+		}
 		if s.room != nil && len(s.queue) < highWater/2 && s.bytes < highWaterBytes/2 {
 			s.release()
 		}
@@ -353,7 +368,7 @@ func (s *session) lost(cl *mqtt.Client) {
 func (s *session) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owner, s.client, s.acks = nil, nil, nil
+	s.owner, s.client, s.acks, s.full = nil, nil, nil, time.Time{}
 	s.queue = slices.DeleteFunc(s.queue, func(q queued) bool {
 		if q.qos == 0 {
 			s.bytes -= len(q.m.payload)

@@ -84,6 +84,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range map[string]uint64{"connect": s.RefusedConnect, "write": s.RefusedWrite, "read": s.RefusedRead, "form": s.RefusedForm} {
 		emit("refused_total", "What clients tried and may not.", prometheus.CounterValue, float64(n), "what", reason)
 	}
+	for limit, n := range c.b.Limited() {
+		emit("limited_total", "How often a limit of what clients may take was met; 0 on a healthy system.", prometheus.CounterValue, float64(n), "limit", limit)
+	}
 	if u := c.b.o.Users; u != nil {
 		u.collect(emit)
 	}

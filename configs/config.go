@@ -41,7 +41,38 @@ type Broker struct {
 	// MetricsAddress serves Prometheus metrics under /metrics; empty: nowhere.
 	MetricsAddress string `mapstructure:"metrics_address" yaml:"metrics_address" validate:"omitempty,hostname_port"`
 	// AllowSimulator admits users of the role simulator, which may speak for any machine.
-	AllowSimulator bool `mapstructure:"allow_simulator" yaml:"allow_simulator"`
+	AllowSimulator bool   `mapstructure:"allow_simulator" yaml:"allow_simulator"`
+	Limits         Limits `mapstructure:"limits" yaml:"limits"`
+}
+
+// Limits bound what clients may take of the broker; 0 is the default. Its fields are those of broker.Limits, which says more of each.
+type Limits struct {
+	// An address is an IPv4 address or a /64 of IPv6. All who come by one NAT or proxy are one. Loopback is not bounded.
+	ConnectionsPerAddress int `mapstructure:"connections_per_address" yaml:"connections_per_address" validate:"min=0,max=1000000"`
+	// ConnectsPerAddress is a second, once ConnectBurst is used up.
+	ConnectsPerAddress int `mapstructure:"connects_per_address" yaml:"connects_per_address" validate:"min=0,max=1000000"`
+	ConnectBurst       int `mapstructure:"connect_burst" yaml:"connect_burst" validate:"min=0,max=1000000"`
+	// Handshakes are connections whose CONNECT is not accepted yet; beyond, the oldest is closed.
+	Handshakes int `mapstructure:"handshakes" yaml:"handshakes" validate:"min=0,max=1000000"`
+	// ConnectionsPerDevice is of one machine or gateway; the oldest makes room. ConnectionsPerUser is of one other user.
+	ConnectionsPerDevice int `mapstructure:"connections_per_device" yaml:"connections_per_device" validate:"min=0,max=1000000"`
+	ConnectionsPerUser   int `mapstructure:"connections_per_user" yaml:"connections_per_user" validate:"min=0,max=1000000"`
+	// SessionsPerIdentity are kept for clients that come back; the one that left the longest ago makes room.
+	SessionsPerIdentity int `mapstructure:"sessions_per_identity" yaml:"sessions_per_identity" validate:"min=0,max=1000000"`
+	ConnectBytes        int `mapstructure:"connect_bytes" yaml:"connect_bytes" validate:"omitempty,min=1024,max=262144"`
+	PacketBytes         int `mapstructure:"packet_bytes" yaml:"packet_bytes" validate:"omitempty,min=1114112,max=16777216"`
+	Subscriptions       int `mapstructure:"subscriptions" yaml:"subscriptions" validate:"min=0,max=65535"` // of one client
+	// Messages and Bytes are what an identity may send in a second before it is read from more slowly.
+	Messages int `mapstructure:"messages" yaml:"messages" validate:"omitempty,min=10,max=1000000"`
+	Bytes    int `mapstructure:"bytes" yaml:"bytes" validate:"omitempty,min=65536,max=268435456"`
+	// Heartbeats are of one machine in a second; more are dropped.
+	Heartbeats int `mapstructure:"heartbeats" yaml:"heartbeats" validate:"min=0,max=100000"`
+	// SlowReader is for how long a client's queue may be full.
+	SlowReader time.Duration `mapstructure:"slow_reader" yaml:"slow_reader" validate:"omitempty,min=1s,max=24h"`
+	// What the topics of one gateway may hold, and all together.
+	RetainedPerGateway      int   `mapstructure:"retained_per_gateway" yaml:"retained_per_gateway" validate:"min=0,max=10000000"`
+	RetainedBytesPerGateway int64 `mapstructure:"retained_bytes_per_gateway" yaml:"retained_bytes_per_gateway" validate:"omitempty,min=1048576,max=1099511627776"`
+	RetainedBytes           int64 `mapstructure:"retained_bytes" yaml:"retained_bytes" validate:"omitempty,min=1048576,max=17592186044416"`
 }
 
 // Listener is one address on which the broker takes connections.
@@ -271,6 +302,13 @@ func Default() Config {
 		Broker: Broker{
 			Listeners:      []Listener{{Name: "mqtt", Kind: "tcp", Address: "127.0.0.1:1883", AnonymousReaders: true}},
 			MetricsAddress: "127.0.0.1:9180",
+			Limits: Limits{
+				ConnectionsPerAddress: 20_000, ConnectsPerAddress: 200, ConnectBurst: 10_000, Handshakes: 8_192,
+				ConnectionsPerDevice: 8, ConnectionsPerUser: 256, SessionsPerIdentity: 32,
+				ConnectBytes: 16 << 10, PacketBytes: 2 << 20, Subscriptions: 1_024,
+				Messages: 1_000, Bytes: 4 << 20, Heartbeats: 10, SlowReader: time.Minute,
+				RetainedPerGateway: 70_000, RetainedBytesPerGateway: 512 << 20, RetainedBytes: 4 << 30,
+			},
 		},
 		Fleet: Fleet{
 			HeartbeatInterval: 15 * time.Second,

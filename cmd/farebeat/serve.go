@@ -373,6 +373,7 @@ func (s *server) faultsSaved() {
 func brokerOptions(o serverOptions, shown certificates, reg *prometheus.Registry) broker.Options {
 	bo := broker.Options{
 		Tree: o.tree, AllowSimulator: o.config.Broker.AllowSimulator, Now: o.now, Logger: o.logger, Registry: reg, Store: o.brokerStore,
+		Limits: broker.Limits(o.config.Broker.Limits),
 	}
 	for _, l := range o.config.Broker.Listeners {
 		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders, ReadOnly: l.ReadOnly}
