@@ -93,7 +93,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil {
 		if l := c.meter.l; l != nil && isTimeout(err) && c.lastWord.Load() == 0 {
-			l.met[limitSlowReader].Add(1)
+			l.hit(limitSlowReader, c.identity.Name, "client disconnected", err)
 		}
 		c.closeFor("it reads nothing any more") // half a packet may be out
 	}

@@ -131,7 +131,7 @@ func machines(t testing.TB, w town, n int) (beat func()) {
 
 // Clients that flood cost other machines no heartbeat.
 func TestAFloodCostsNobodyAHeartbeat(t *testing.T) {
-	const n, rounds = 200, 40
+	const n, rounds = 200, 20
 	tap := &beatTap{n: map[string]int{}}
 	w := newTown(t, n+1, broker.Options{Tap: tap})
 	beat := machines(t, w, n)

@@ -62,7 +62,7 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 // commit sends a publish on its way to the disk. What it returns keeps Mochi from acknowledging: that is for later.
 func (h *hook) commit(c *conn, id uint16, m *message) error {
 	if len(c.slots) == cap(c.slots) {
-		h.limits.met[limitInflight].Add(1)
+		h.limits.hit(limitInflight, c.identity.Name, "publisher slowed down", fmt.Errorf("%d of its publishes wait for the disk", cap(c.slots)))
 	}
 	select {
 	case c.slots <- struct{}{}:

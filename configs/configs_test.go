@@ -107,6 +107,10 @@ func TestWhatTheUserSees(t *testing.T) {
 			want: []string{"broker.listeners[0].cert_file: is required for a tls or wss listener"},
 		},
 		"same name": {yaml: "broker:\n  listeners: [{name: a, kind: tcp, address: '127.0.0.1:1'}, {name: a, kind: ws, address: '127.0.0.1:2'}]\n", want: []string{"broker.listeners: two entries have the same name"}},
+		"limits": {
+			yaml: "broker:\n  limits: {packet_bytes: 5, messages: -1, slow_reader: 10ms}\n",
+			want: []string{`broker.limits.packet_bytes: want at least 1114112, got "5"`, "broker.limits.messages: want at least 10", "broker.limits.slow_reader: want at least 1s"},
+		},
 		"hook in clear": {
 			yaml: "fleet:\n  notify:\n    webhooks: [{name: a, url: 'http://desk.example/token', secret_file: s}]\n",
 			want: []string{"fleet.notify.webhooks[0].url: http sends in clear over the network: use https, or set allow_http: true"},
