@@ -145,6 +145,9 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		if s.console != nil {
 			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: console on %s\n", s.console.url())
 		}
+		if url := s.ids.url(); url != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: enrolment on %s\n", url)
+		}
 	})
 }
 
@@ -265,6 +268,7 @@ type server struct {
 	metrics net.Listener   // nil: none
 	console *consoleServer // nil: none
 	users   userFiles
+	ids     *identities
 }
 
 // tap joins the broker to the fleet, which is made after it.
@@ -287,16 +291,23 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		return nil, err
 	}
 	bo.Users = users.broker
+	ids, err := openIdentities(ctx, o) // ids.void is what the broker asks of a client's certificate
+	if err != nil {
+		return nil, err
+	}
 	t := &tap{}
 	bo.Tap = t
 	b, err := broker.New(bo)
+	if err != nil {
+		ids.close()
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%w: another program listens there; stop it, or name another address in broker.listeners", err)
 	case err != nil:
 		return nil, usageError(err)
 	}
-	s := &server{o: o, broker: b, users: users, reg: reg}
+	s := &server{o: o, broker: b, users: users, ids: ids, reg: reg}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -313,6 +324,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 			return nil, err
 		}
 	}
+	ids.keys = o.keys
 	told, err := notifyOptions(o.config, o.tree, o.now, o.logger)
 	if err != nil {
 		return nil, err
@@ -326,7 +338,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
 		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
-		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: append(append(o.parts(s.notify), s.series.parts()...), users.parts()...), Rules: o.inForce(),
+		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: append(append(o.parts(s.notify), s.series.parts()...), append(users.parts(), ids.parts()...)...), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
 			Dial: func(ctx context.Context) (net.Conn, error) {
@@ -339,6 +351,9 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	}
 	t.fleet = s.fleet
 	reg.MustRegister(fleetCollector{s.fleet}, notifyCollector{s.notify}, s.series)
+	if ids.registry != nil {
+		reg.MustRegister(identityCollector{ids.registry, o.now})
+	}
 	if o.expected != nil {
 		reg.MustRegister(o.expected.collectors()...)
 	}
@@ -390,6 +405,7 @@ func (s *server) close() error {
 	if s.console != nil {
 		s.console.close()
 	}
+	s.ids.close()
 	return err
 }
 
@@ -409,6 +425,7 @@ func (s *server) run(ctx context.Context, started func()) error {
 	if s.o.expected != nil {
 		group.Go(func() error { s.o.expected.run(inner, s.o.store); return nil })
 	}
+	group.Go(func() error { return s.ids.run(inner, s.certificatesVoid) })
 	group.Go(func() error { s.users.watch(inner, s.o.hangup, s.o.now, s.o.logger); return nil })
 	if s.console != nil {
 		group.Go(func() error { return s.console.run(inner) })

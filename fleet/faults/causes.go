@@ -108,6 +108,13 @@ func (k Kind) serviceEntry() (Entry, bool) {
 			Meaning:  "A users file changed and cannot be read; the users before it stay in force, so that who was removed since may still come in. Closes when it is right.",
 			NextStep: "The reason names file and line; `farebeat users list` tries it.",
 		}, true
+	case DeviceIdentity:
+		return Entry{
+			Kind: k, Family: FamilyService, Rank: 60, Severity: schemas.Minor,
+			Title:    "Certificates of devices expire",
+			Meaning:  "A device did not renew its certificate in the last sixth of its life, and cannot connect once it is over; closes when it is renewed, replaced or revoked.",
+			NextStep: "See that the device reaches the fleet's address for enrolment; else enrol it again. Revoke the certificate of one that is gone for good.",
+		}, true
 	}
 	return Entry{}, false
 }

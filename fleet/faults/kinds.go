@@ -34,6 +34,7 @@ const (
 	TimetableOver   Kind = "timetable_over"
 	RulesFile       Kind = "rules_file"
 	UsersFile       Kind = "users_file"
+	DeviceIdentity  Kind = "device_identity"
 )
 
 // Family joins kinds that are one fault to a person: a subject has at most one fault
@@ -74,7 +75,7 @@ func Kinds() []Kind {
 	return []Kind{
 		MachineSilent, MachineUnstable, MachineParked, MachineFull, MachineFilling, MachineUnsent, MachineReported,
 		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform, NetworkLost, DepotLost, FirmwareLost, VehicleLost,
-		BrokerStore, SeriesSink, NotifyChannel, TimetableOver, RulesFile, UsersFile,
+		BrokerStore, SeriesSink, NotifyChannel, TimetableOver, RulesFile, UsersFile, DeviceIdentity,
 	}
 }
 
