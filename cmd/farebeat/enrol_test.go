@@ -632,6 +632,36 @@ func TestTwoCommandsAtOnce(t *testing.T) {
 	}
 }
 
+// What the broker asks of a client's certificate: a folder without an authority voids nothing.
+func TestVoidWithoutAnAuthority(t *testing.T) {
+	c := configs.Default()
+	c.Data = t.TempDir()
+	ids, err := openIdentities(t.Context(), serverOptions{config: c, now: time.Now})
+	if err != nil || ids.void() != nil || ids.parts() != nil || ids.url() != "" {
+		t.Errorf("%+v, %v", ids, err)
+	}
+	c.Enrol.Address = "127.0.0.1:8444"
+	if _, err := openIdentities(t.Context(), serverOptions{config: c, now: time.Now}); err == nil || !strings.Contains(err.Error(), "farebeat ca init") {
+		t.Errorf("an address without an authority: %v", err)
+	}
+	if _, err := enrolAddress(c.Enrol, ""); err != nil {
+		t.Error(err)
+	}
+	for c.Enrol.Address = range map[string]bool{"": true, "0.0.0.0:8444": true, ":8444": true} {
+		if address, err := enrolAddress(c.Enrol, ""); err == nil {
+			t.Errorf("%q is reached at %s", c.Enrol.Address, address)
+		}
+	}
+	c.Enrol.Names = []string{"fleet.example", "::1"}
+	if address, err := enrolAddress(c.Enrol, ""); err != nil || address != "fleet.example:8444" {
+		t.Errorf("%s, %v", address, err)
+	}
+	c.Broker.Listeners = append(c.Broker.Listeners, configs.Listener{Name: "d", Kind: "tls", Address: "0.0.0.0:8883"})
+	if got := brokerURL(c); got != "ssl://fleet.example:8883" {
+		t.Errorf("the broker is %s", got)
+	}
+}
+
 // The QR code is the URL, on paper and in the terminal.
 func TestQRCode(t *testing.T) {
 	o := newOffice(t)

@@ -88,8 +88,10 @@ func (r *rig) open(ca *enrol.CA) *enrol.Registry {
 	r.t.Helper()
 	registry, err := enrol.New(r.t.Context(), enrol.Options{
 		Tree: r.tree, CA: ca, Store: r.db.Identities(), Now: r.now, Orders: r.orders, TimeZone: "Europe/Berlin", Broker: "ssl://fleet:8883",
-		MachineKey: func(_ context.Context, machine string) ([]byte, error) { return bytes.Repeat([]byte{byte(len(machine))}, 32), nil },
-		Epoch:      func(context.Context, string) (uint32, error) { return r.epoch, nil },
+		MachineKey: func(_ context.Context, machine string) ([]byte, error) {
+			return bytes.Repeat([]byte{byte(len(machine))}, 32), nil
+		},
+		Epoch: func(context.Context, string) (uint32, error) { return r.epoch, nil },
 		Joined: func(_ context.Context, p enrol.Permit, alone bool) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()

@@ -1,8 +1,8 @@
 package store_test
 
 import (
-	"bytes"
 	"bufio"
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
