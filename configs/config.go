@@ -20,6 +20,7 @@ type Config struct {
 	Broker  Broker  `mapstructure:"broker" yaml:"broker"`
 	Fleet   Fleet   `mapstructure:"fleet" yaml:"fleet"`
 	Console Console `mapstructure:"console" yaml:"console"`
+	Enrol   Enrol   `mapstructure:"enrol" yaml:"enrol"`
 	Client  Client  `mapstructure:"client" yaml:"client"`
 	Edge    Edge    `mapstructure:"edge" yaml:"edge"`
 	Machine Machine `mapstructure:"machine" yaml:"machine"`
@@ -217,6 +218,21 @@ type OIDC struct {
 	Admins    []string `mapstructure:"admins" yaml:"admins"`
 }
 
+// Enrol configures the certificate authority of `farebeat serve`, and how devices get their certificates from it.
+type Enrol struct {
+	// Address is where devices join and renew, over TLS; empty: nowhere.
+	Address string `mapstructure:"address" yaml:"address" validate:"omitempty,hostname_port"`
+	// Names are the host names and IP addresses that devices reach it by, beside the host of Address.
+	Names []string `mapstructure:"names" yaml:"names"`
+	// CAFile and CAKeyFile are the authority, see `farebeat ca init`; empty: ca.pem and ca.key in Data.
+	CAFile    string `mapstructure:"ca_file" yaml:"ca_file"`
+	CAKeyFile string `mapstructure:"ca_key_file" yaml:"ca_key_file"`
+	// Broker is the URL of the broker that devices are told; empty: the first tls listener, under the first name.
+	Broker string `mapstructure:"broker" yaml:"broker" validate:"omitempty,uri"`
+	// Validity is for how long a device's certificate holds, 1 h to 10 years. It is renewed from two thirds of it on.
+	Validity time.Duration `mapstructure:"validity" yaml:"validity" validate:"min=1h,max=87600h"`
+}
+
 // Depot is a depot with a gateway of its own in the yard. Name is what its machines call it in heartbeats.
 type Depot struct {
 	Name    string `mapstructure:"name" yaml:"name" validate:"required,max=64"`
@@ -244,6 +260,8 @@ type Client struct {
 	// CertFile and KeyFile are the client's own certificate and its key, PEM; they may be one file. Each connection reads them anew.
 	CertFile string `mapstructure:"cert_file" yaml:"cert_file" validate:"required_with=KeyFile"`
 	KeyFile  string `mapstructure:"key_file" yaml:"key_file" validate:"required_with=CertFile"`
+	// EnrolURL is where edge and machine renew their certificate, https://host:port; empty: they do not.
+	EnrolURL string `mapstructure:"enrol_url" yaml:"enrol_url" validate:"omitempty,http_url"`
 }
 
 // Edge configures the agent on a vehicle's gateway.
@@ -264,6 +282,8 @@ type Machine struct {
 	Route   string `mapstructure:"route" yaml:"route" validate:"max=64"`
 	// KeyFile holds the machine's 32-byte key as hex.
 	KeyFile string `mapstructure:"key_file" yaml:"key_file"`
+	// FirstEpoch is the first epoch of a journal that is new, as enrolment told it; 0: 1. It must be above all that this machine's id ever had.
+	FirstEpoch uint32 `mapstructure:"first_epoch" yaml:"first_epoch"`
 	// Radio is where the machine is on air, as in Edge.
 	Radio string `mapstructure:"radio" yaml:"radio" validate:"omitempty,startswith=ble:|startswith=socket:"`
 	// Depot is where the vehicle is stabled, and Network the mobile network of the machine's SIM; both are told in heartbeats,
@@ -322,6 +342,7 @@ func Default() Config {
 			Address: "127.0.0.1:8080", OpenViewers: true, SessionLength: 12 * time.Hour,
 			OIDC: OIDC{RoleClaim: "groups", Viewers: []string{}, Operators: []string{}, Admins: []string{}},
 		},
+		Enrol:   Enrol{Names: []string{}, Validity: 365 * 24 * time.Hour},
 		Client:  Client{Server: "tcp://127.0.0.1:1883"},
 		Edge:    Edge{RecollectEvery: time.Minute},
 		Machine: Machine{TapsPerHour: 60},

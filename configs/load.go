@@ -240,7 +240,7 @@ func allKeys(t reflect.Type, path string) []string {
 func leafKeys() []string {
 	return slices.DeleteFunc(allKeys(reflect.TypeFor[Config](), ""), func(k string) bool {
 		return slices.Contains([]string{
-			"log", "broker", "fleet", "client", "edge", "machine", "broker.listeners", "fleet.expected", "fleet.holidays", "fleet.depots", "fleet.influx",
+			"log", "broker", "fleet", "client", "edge", "machine", "enrol", "enrol.names", "broker.listeners", "fleet.expected", "fleet.holidays", "fleet.depots", "fleet.influx",
 			"fleet.notify", "fleet.notify.webhooks", "fleet.notify.alertmanagers",
 		}, k)
 	})

@@ -31,6 +31,8 @@ const (
 	backupExpected = "expected.csv"
 	backupHolidays = "holidays.txt"
 	backupKey      = "master.key"
+	backupCA       = "ca.pem"
+	backupCAKey    = "ca.key"
 )
 
 // manifestVersion is the version of manifest.
@@ -67,8 +69,8 @@ func newBackupCmd() *cobra.Command {
 moment, the users files, the rules and the expectations file. It does not disturb a running farebeat serve. DEST appears
 only when all of it is whole and on disk; manifest.json in it has sizes, SHA-256 sums and the ledger's totals.
 
-The master key is a secret that outlives every backup: it is left out unless --with-keys is given. Without it a
-restored ledger cannot be proved nor give receipts, so keep a copy of it elsewhere.
+The master key is a secret that outlives every backup: it is left out unless --with-keys is given, as is the key of the
+certificate authority. Without it a restored ledger cannot be proved nor give receipts, so keep a copy of both elsewhere.
 
 The broker's store is not copied: what it retains is sent again by those who published it.
 
@@ -99,7 +101,7 @@ The broker's store is not copied: what it retains is sent again by those who pub
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVar(&check, "check", false, "prove the backup DEST instead of making it")
-	cmd.Flags().BoolVar(&withKeys, "with-keys", false, "copy the master key too; whoever has it can forge records")
+	cmd.Flags().BoolVar(&withKeys, "with-keys", false, "copy the master key and the authority's key too; whoever has them can forge records and be any device")
 	cmd.MarkFlagsMutuallyExclusive("check", "with-keys")
 	return cmd
 }
@@ -143,6 +145,9 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 	if withKeys {
 		sources[backupKey] = masterKeyPath(c)
 	}
+	for name, path := range authorityFiles(c, withKeys) {
+		sources[name] = path
+	}
 	for _, name := range backupNames() {
 		if source := sources[name]; source != "" {
 			if err := copyFile(source, filepath.Join(temp, name)); err != nil {
@@ -171,9 +176,23 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 	return m, errors.Join(durable.SyncDir(temp), os.Rename(temp, dest), durable.SyncDir(filepath.Dir(dest)))
 }
 
+// authorityFiles are those of the certificate authority, where there is one.
+func authorityFiles(c configs.Config, withKeys bool) map[string]string {
+	files := map[string]string{backupCA: caPath(c)}
+	if withKeys {
+		files[backupCAKey] = caKeyPath(c)
+	}
+	for name, path := range files {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			delete(files, name)
+		}
+	}
+	return files
+}
+
 // backupNames are the files that a backup may have beside its manifest.
 func backupNames() []string {
-	return []string{backupStore, backupUsers, backupPeople, backupRules, backupExpected, backupHolidays, backupKey}
+	return []string{backupStore, backupUsers, backupPeople, backupRules, backupExpected, backupHolidays, backupKey, backupCA, backupCAKey}
 }
 
 // totalsOf adds up a store that nobody uses, and proves its structure.

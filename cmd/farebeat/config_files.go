@@ -14,6 +14,7 @@ import (
 	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/console/access"
+	"github.com/farebeat/farebeat/fleet/enrol"
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/notify"
@@ -108,6 +109,12 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	add("console.key_file", web.KeyFile, false, func() error { return readPair(web.CertFile, web.KeyFile) })
 	add("console.users_file", web.UsersFile, true, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
 	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, true, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
+	if _, err := os.Stat(caPath(c)); c.Enrol.Address != "" || c.Enrol.CAFile != "" || err == nil {
+		add("enrol.ca_file", caPath(c), false, func() error { return readOnly(enrol.LoadCA(caPath(c), "")) })
+	}
+	if _, err := os.Stat(caKeyPath(c)); c.Enrol.Address != "" || c.Enrol.CAKeyFile != "" || err == nil {
+		add("enrol.ca_key_file", caKeyPath(c), true, func() error { return readCAKey(c) })
+	}
 	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
 	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(certs.ReadAuthorities(c.Client.CAFile)) })
 	add("client.cert_file", c.Client.CertFile, false, func() error { return readOnly(os.ReadFile(c.Client.CertFile)) })
@@ -125,6 +132,14 @@ func readPair(cert, key string) error {
 		return readOnly(os.ReadFile(key))
 	}
 	return readOnly(certs.ReadPair(cert, key))
+}
+
+// readCAKey reads the authority's key with its certificate. What is wrong with the certificate alone is told under its own key.
+func readCAKey(c configs.Config) error {
+	if _, err := enrol.LoadCA(caPath(c), ""); err != nil {
+		return readOnly(os.ReadFile(caKeyPath(c)))
+	}
+	return readOnly(enrol.LoadCA(caPath(c), caKeyPath(c)))
 }
 
 // absentMaster says whether `farebeat serve` would make the master key that is not there.

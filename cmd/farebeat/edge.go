@@ -77,6 +77,11 @@ func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	}
 	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
 	so.Logger = logger
+	stopRenewal, err := startRenewal(cmd.Context(), c.Client, rim.now, logger)
+	if err != nil {
+		return err
+	}
+	defer stopRenewal()
 	box, err := outbox.Open(cmd.Context(), filepath.Join(c.Data, "outbox-"+url.PathEscape(c.Edge.Vehicle)+".db"), outbox.Options{Now: rim.now})
 	if err != nil {
 		return err

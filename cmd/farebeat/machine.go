@@ -133,9 +133,14 @@ func runMachine(cmd *cobra.Command, c configs.Config, offline bool, rim rim) (er
 		return usageError(err)
 	}
 	logger := newLogger(cmd.ErrOrStderr(), parseLevel(c.Log.Level))
+	stopRenewal, err := startRenewal(cmd.Context(), c.Client, rim.now, logger)
+	if err != nil {
+		return err
+	}
+	defer stopRenewal()
 	clock := city.NewClock(rim.now(), 1, time.Now)
 	begins := clock.Now().Add(powerOnAfter)
-	var kept journal.Options
+	kept := journal.Options{FirstEpoch: c.Machine.FirstEpoch}
 	if rim.witness {
 		kept.Stored = witness(cmd.OutOrStdout())
 	}

@@ -8,8 +8,44 @@ import (
 	"os"
 	"time"
 
+	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/orders"
+	"github.com/farebeat/farebeat/fleet/store"
 )
+
+// giveOrder gives an order to the store with do, or to the service that writes that, by its folder, and tells which. Where another command has the
+// store for a moment it waits for that.
+func giveOrder(ctx context.Context, c configs.Config, dir string, o orders.Order, timeout time.Duration, do func(*store.Store) error) (running bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	left := ""
+	for {
+		s, err := store.Open(ctx, storePath(c.Data), store.Options{})
+		if err == nil {
+			err = errors.Join(do(s), s.Close())
+			if err == nil && left != "" {
+				if err = os.Remove(left); errors.Is(err, fs.ErrNotExist) {
+					err = nil
+				}
+			}
+			return false, err
+		}
+		if !errors.Is(err, store.ErrInUse) {
+			return false, err
+		}
+		if left == "" {
+			if left, err = orders.Leave(dir, o); err != nil {
+				return true, err
+			}
+		}
+		if done, err := awaitOrder(ctx, left, timeout, storeAgain); done || err != nil {
+			return true, err
+		}
+	}
+}
+
+// storeAgain is between two attempts to open a store that another process has.
+const storeAgain = 250 * time.Millisecond
 
 // leaveOrder has the service that runs take an order, and waits until it did.
 func leaveOrder(ctx context.Context, dir string, o orders.Order, timeout time.Duration) error {
@@ -19,19 +55,31 @@ func leaveOrder(ctx context.Context, dir string, o orders.Order, timeout time.Du
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	_, err = awaitOrder(ctx, path, timeout, timeout)
+	return err
+}
+
+// awaitOrder waits until the service took an order, or for as long as patience allows, and reports whether it did. The end of ctx is an error.
+func awaitOrder(ctx context.Context, path string, timeout, patience time.Duration) (bool, error) {
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
 	for {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			if _, err := os.Stat(orders.Refused(path)); err == nil {
-				return fmt.Errorf("the service refused the order, see its log: %s", orders.Refused(path))
+				return true, fmt.Errorf("the service refused the order, see its log: %s", orders.Refused(path))
 			}
-			return nil
+			return true, nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("another process writes the store, and did not take the order within %s; it will when it can, or when farebeat serve "+
+			return false, fmt.Errorf("another process writes the store, and did not take the order within %s; it will when it can, or when farebeat serve "+
 				"starts next (the order is in %s)", timeout, path)
+		case <-enough.C:
+			if patience < timeout {
+				return false, nil
+			}
 		case <-poll.C:
 		}
 	}

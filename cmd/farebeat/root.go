@@ -80,6 +80,7 @@ configuration or input file, 3 a check found a difference.`,
 	root.AddCommand(
 		newVersionCmd(), newDemoCmd(), newServeCmd(), newEdgeCmd(), newMachineCmd(), newSimulateCmd(), newExpectCmd(), newGTFSCmd(), newCountsCmd(), newSeriesCmd(), newFaultsCmd(), newNotifyCmd(), newReportCmd(), newTicketsCmd(), newLedgerCmd(), newBackupCmd(), newRestoreCmd(), newRepairCmd(),
 		newCollectCmd(), newReplayCmd(), newRulesCmd(), newConfigCmd(), newUsersCmd(), newFeedCmd(),
+		newCACmd(), newEnrolCmd(), newJoinCmd(), newRevokeCmd(),
 	)
 	wrapArgs(root)
 	return root

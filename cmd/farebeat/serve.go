@@ -145,6 +145,9 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		if s.console != nil {
 			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: console on %s\n", s.console.url())
 		}
+		if url := s.ids.url(); url != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: enrolment on %s\n", url)
+		}
 	})
 }
 
@@ -266,6 +269,7 @@ type server struct {
 	console *consoleServer // nil: none
 	users   userFiles
 	shown   certificates
+	ids     *identities
 }
 
 // tap joins the broker to the fleet, which is made after it.
@@ -288,17 +292,24 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	bo.Users = users.broker
+	ids, err := openIdentities(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	bo.Users, bo.Void = users.broker, ids.void()
 	t := &tap{}
 	bo.Tap = t
 	b, err := broker.New(bo)
+	if err != nil {
+		ids.close()
+	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%w: another program listens there; stop it, or name another address in broker.listeners", err)
 	case err != nil:
 		return nil, usageError(err)
 	}
-	s := &server{o: o, broker: b, users: users, shown: shown, reg: reg}
+	s := &server{o: o, broker: b, users: users, shown: shown, ids: ids, reg: reg}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -315,6 +326,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 			return nil, err
 		}
 	}
+	ids.keys = o.keys
 	told, err := notifyOptions(o.config, o.tree, o.now, o.logger)
 	if err != nil {
 		return nil, err
@@ -341,6 +353,9 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	}
 	t.fleet = s.fleet
 	reg.MustRegister(fleetCollector{s.fleet}, notifyCollector{s.notify}, s.series)
+	if ids.registry != nil {
+		reg.MustRegister(identityCollector{ids.registry, o.now})
+	}
 	if o.expected != nil {
 		reg.MustRegister(o.expected.collectors()...)
 	}
@@ -349,7 +364,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 
 // parts are what may fail while the service goes on.
 func (s *server) parts() []fleet.Part {
-	return slices.Concat(s.o.parts(s.notify), s.series.parts(), s.users.parts(), s.shown.parts(s.o.now))
+	return slices.Concat(s.o.parts(s.notify), s.series.parts(), s.users.parts(), s.shown.parts(s.o.now), s.ids.parts())
 }
 
 // watch gives a round to whoever looks.
@@ -397,6 +412,7 @@ func (s *server) close() error {
 	if s.console != nil {
 		s.console.close()
 	}
+	s.ids.close()
 	return err
 }
 
@@ -417,6 +433,7 @@ func (s *server) run(ctx context.Context, started func()) error {
 		group.Go(func() error { s.o.expected.run(inner, s.o.store); return nil })
 	}
 	group.Go(func() error { s.shown.watch(inner, s.o.logger); return nil })
+	group.Go(func() error { return s.ids.run(inner, s.certificatesVoid) })
 	group.Go(func() error { s.users.watch(inner, s.o.hangup, s.o.now, s.o.logger); return nil })
 	if s.console != nil {
 		group.Go(func() error { return s.console.run(inner) })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/fleet/tickets"
 )
@@ -232,17 +234,15 @@ func (f *orderFlags) run(cmd *cobra.Command, action tickets.Action) error {
 	if _, err := os.Stat(storePath(c.Data)); err != nil {
 		return usageError(fmt.Errorf("%w (--data names the data folder)", err))
 	}
-	ctx := cmd.Context()
-	s, err := store.Open(ctx, storePath(c.Data), store.Options{})
-	switch {
-	case errors.Is(err, store.ErrInUse):
-		err = leaveOrder(ctx, ordersPath(c.Data), o, f.timeout)
-	case err == nil:
-		err = errors.Join(s.Tickets().Give(ctx, o), s.Close())
-	}
-	if err != nil {
+	if err := giveTicketOrder(cmd.Context(), c, o, f.timeout); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "vehicle %s: %s, done\n", o.Vehicle, o.Action)
+	return err
+}
+
+// giveTicketOrder gives an order to the store, or where `farebeat serve` writes that, to it.
+func giveTicketOrder(ctx context.Context, c configs.Config, o tickets.Order, timeout time.Duration) error {
+	_, err := giveOrder(ctx, c, ordersPath(c.Data), o, timeout, func(s *store.Store) error { return s.Tickets().Give(ctx, o) })
 	return err
 }

@@ -115,6 +115,13 @@ func (k Kind) serviceEntry() (Entry, bool) {
 			Meaning:  "A certificate is in the last sixth of its life (30 days at most), or its files changed and cannot be read, so that the one before stays in force. Closes when one that is valid for longer is in force.",
 			NextStep: "The reason names the file or the devices. Put a renewed certificate and its key in place of the files: they are read without a restart.",
 		}, true
+	case DeviceIdentity:
+		return Entry{
+			Kind: k, Family: FamilyService, Rank: 70, Severity: schemas.Minor,
+			Title:    "Certificates of devices expire",
+			Meaning:  "A device did not renew its certificate in the last sixth of its life, and cannot connect once it is over; closes when it is renewed, replaced or revoked.",
+			NextStep: "See that the device reaches the fleet's address for enrolment; else enrol it again. Revoke the certificate of one that is gone for good.",
+		}, true
 	}
 	return Entry{}, false
 }

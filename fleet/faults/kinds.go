@@ -35,6 +35,7 @@ const (
 	RulesFile       Kind = "rules_file"
 	UsersFile       Kind = "users_file"
 	Certificate     Kind = "certificate"
+	DeviceIdentity  Kind = "device_identity"
 )
 
 // Family joins kinds that are one fault to a person: a subject has at most one fault
@@ -75,7 +76,7 @@ func Kinds() []Kind {
 	return []Kind{
 		MachineSilent, MachineUnstable, MachineParked, MachineFull, MachineFilling, MachineUnsent, MachineReported,
 		MachineCode, MachineClock, RouteSilent, RouteBelow, RouteReported, Platform, NetworkLost, DepotLost, FirmwareLost, VehicleLost,
-		BrokerStore, SeriesSink, NotifyChannel, TimetableOver, RulesFile, UsersFile, Certificate,
+		BrokerStore, SeriesSink, NotifyChannel, TimetableOver, RulesFile, UsersFile, Certificate, DeviceIdentity,
 	}
 }
 

@@ -175,8 +175,8 @@ func (s *Store) LastRecord(ctx context.Context) (id int64, err error) {
 const restoredSkip = 1 << 32
 
 // Restored tells the store that it is a copy that now takes the original's place: numbers that Next gave
-// after the copy was made are never given again, and the console's sessions and tokens are void, for some of them may have been
-// ended or revoked since.
+// after the copy was made are never given again, and the console's sessions and tokens, and codes to enrol with, are void, for
+// some of them may have been ended, revoked or used since.
 func (s *Store) Restored(ctx context.Context) error {
 	return wrap("skip numbers", s.update(ctx, func(t *tx) error {
 		next := map[string][]byte{}
@@ -196,7 +196,7 @@ func (s *Store) Restored(ctx context.Context) error {
 		if err := setMeta(t, next); err != nil {
 			return err
 		}
-		if err := voidPasses(t); err != nil {
+		if err := errors.Join(voidPasses(t), voidPermits(t)); err != nil {
 			return err
 		}
 		return raiseTicketFloor(t, s.opts.Now())

@@ -19,14 +19,16 @@ type auditLog struct{ s *Store }
 
 // Append implements audit.Log.
 func (l auditLog) Append(ctx context.Context, e audit.Entry) error {
+	return wrap("keep an audit entry", l.s.update(ctx, func(t *tx) error { return appendAudit(t, e) }))
+}
+
+func appendAudit(t *tx, e audit.Entry) error {
 	e = e.Clean()
 	if err := e.Validate(); err != nil {
 		return err
 	}
-	return wrap("keep an audit entry", l.s.update(ctx, func(t *tx) error {
-		return t.exec(`INSERT INTO console_audit (at_ms, who, role, via, action, subject, detail, outcome, remote) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			e.At.UnixMilli(), e.By, e.Role, e.Via, e.Action, e.Subject, e.Detail, e.Outcome, e.Remote)
-	}))
+	return t.exec(`INSERT INTO console_audit (at_ms, who, role, via, action, subject, detail, outcome, remote) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		e.At.UnixMilli(), e.By, e.Role, e.Via, e.Action, e.Subject, e.Detail, e.Outcome, e.Remote)
 }
 
 // List implements audit.Log.

@@ -31,6 +31,7 @@ func migrations() []migration {
 		{5, "notify", notifySchema()},
 		{6, "series", seriesSchema()},
 		{7, "console", consoleSchema()},
+		{8, "identities", identitySchema()},
 	}
 }
 

@@ -220,8 +220,8 @@ type table struct {
 	required map[string]bool // columns that are never NULL
 }
 
-// copyTables copies everything but the records and what is made from them, and but sessions and tokens: the damaged part may be
-// what ended or revoked them.
+// copyTables copies everything but the records and what is made from them, and but sessions, tokens and codes to enrol with: the
+// damaged part may be what ended, revoked or used them.
 func (r *Repaired) copyTables(ctx context.Context, old *sql.DB, fresh *Store) error {
 	tables, err := tablesOf(ctx, fresh.read)
 	if err != nil {
@@ -230,7 +230,7 @@ func (r *Repaired) copyTables(ctx context.Context, old *sql.DB, fresh *Store) er
 	known, oldErr := tablesOf(ctx, old)
 	for _, t := range tables {
 		switch t.name {
-		case "ledger_record", "ledger_span", "ledger_day", "schema_migration", "console_pass":
+		case "ledger_record", "ledger_span", "ledger_day", "schema_migration", "console_pass", "identity_permit":
 			continue
 		}
 		s := Salvaged{Name: t.name}

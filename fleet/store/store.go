@@ -1,7 +1,7 @@
 // Package store keeps what the fleet must not forget in one SQLite file: the ledger of
 // transactions, faults and their history, online counts, the roster of machines, and who did
 // what at the console. It implements the interfaces that fleet/ledger, fleet/faults,
-// fleet/counts, fleet/console/audit and fleet/console/access declare.
+// fleet/counts, fleet/enrol, fleet/console/audit and fleet/console/access declare.
 //
 // All writing goes through one goroutine, which joins the requests that wait into
 // one transaction. A write returns after its transaction is on disk (WAL with
