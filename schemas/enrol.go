@@ -82,7 +82,7 @@ type EnrolAnswer struct {
 	Status      string `json:"status"`                // EnrolIssued or EnrolWaiting
 	Fingerprint string `json:"fingerprint"`           // SHA-256 of the device's public key (SubjectPublicKeyInfo), hex: who admits it compares it
 	Reason      string `json:"reason,omitempty"`      // waiting: what was wrong with the code, a refusal's reason
-	Retry       int    `json:"retry,omitempty"`       // waiting: seconds after which to ask again
+	Retry       int    `json:"retry,omitempty"`       // waiting: seconds after which asking again makes sense
 	Certificate string `json:"certificate,omitempty"` // in PEM form
 	Operator    string `json:"operator,omitempty"`    // level of the topic tree
 	Role        string `json:"role,omitempty"`

@@ -206,6 +206,7 @@ func newDemo(cmd *cobra.Command, o demoOptions, dir string) (*demo, error) {
 
 func (d *demo) newServer(ctx context.Context, tree topics.Tree, feed *gtfs.Feed, master *keys.Master, logger *slog.Logger) (*server, error) {
 	c := configs.Default()
+	c.Data = filepath.Dir(d.store.Path())
 	c.Broker.MetricsAddress = ""
 	c.Broker.Listeners = []configs.Listener{{Name: "mqtt", Kind: "tcp", Address: freeAddress(ctx, d.o.address), AnonymousReaders: true}}
 	c.Console.Address = freeAddress(ctx, d.o.console)

@@ -647,7 +647,7 @@ func TestVoidWithoutAnAuthority(t *testing.T) {
 	if _, err := enrolAddress(c.Enrol, ""); err != nil {
 		t.Error(err)
 	}
-	for c.Enrol.Address = range map[string]bool{"": true, "0.0.0.0:8444": true, ":8444": true} {
+	for _, c.Enrol.Address = range []string{"", ":8444", "0.0.0.0:8444"} {
 		if address, err := enrolAddress(c.Enrol, ""); err == nil {
 			t.Errorf("%q is reached at %s", c.Enrol.Address, address)
 		}
