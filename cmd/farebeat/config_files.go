@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,10 +19,14 @@ import (
 	"github.com/farebeat/farebeat/fleet/store"
 )
 
+// rule says who may read or write a file with a secret.
+type rule func(path string, info fs.FileInfo) error
+
 // namedFile is a file that a key of the configuration names.
 type namedFile struct {
 	key, path string
-	secret    bool // only its owner may read or write it
+	// private is the rule for who may read or write it; nil: it is no secret.
+	private rule
 	// read reads it as the command does that needs it. Its error names the path.
 	read func() error
 	// absent is asked where there is no such file; nil: that is an error.
@@ -37,6 +40,15 @@ func checkFiles(ctx context.Context, c configs.Config) error {
 	for _, f := range namedFiles(ctx, c) {
 		if err := f.check(); err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %s", f.key, err))
+		}
+	}
+	if c.Fleet.MasterKey != "" {
+		master, err := loadMaster(c)
+		if err == nil {
+			err = oneMaster(c, master)
+		}
+		if err != nil {
+			problems = append(problems, err.Error())
 		}
 	}
 	problems = append(problems, checkKinds(c)...)
@@ -56,8 +68,8 @@ func (f namedFile) check() error {
 	case err != nil:
 		return fmt.Errorf("%w; make it readable for the user who runs farebeat", err)
 	}
-	if f.secret {
-		if err := keys.Private(f.path, info); err != nil {
+	if f.private != nil {
+		if err := f.private(f.path, info); err != nil {
 			return err
 		}
 	}
@@ -76,40 +88,48 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	zone, err := time.LoadLocation(c.TimeZone)
 	must(err) // validated by configs
 	var files []namedFile
-	add := func(key, path string, secret bool, read func() error) {
+	add := func(key, path string, private rule, read func() error) {
 		if path != "" {
-			files = append(files, namedFile{key: key, path: path, secret: secret, read: read})
+			files = append(files, namedFile{key: key, path: path, private: private, read: read})
 		}
 	}
 	for i, l := range c.Broker.Listeners {
 		key := fmt.Sprintf("broker.listeners[%d]", i)
-		add(key+".cert_file", l.CertFile, false, func() error { return readOnly(os.ReadFile(l.CertFile)) })
-		add(key+".key_file", l.KeyFile, true, func() error { return readPair(l.CertFile, l.KeyFile) })
+		add(key+".cert_file", l.CertFile, nil, func() error { return readOnly(os.ReadFile(l.CertFile)) })
+		add(key+".key_file", l.KeyFile, keys.PrivateTLS, func() error { return readPair(l.CertFile, l.KeyFile) })
 	}
-	add("broker.users_file", c.Broker.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
-	add("fleet.gtfs", c.Fleet.GTFS, false, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
-	add("fleet.expected_file", c.Fleet.ExpectedFile, false, func() error { return readOnly(readExpected(c.Fleet.ExpectedFile, zone)) })
-	add("fleet.holidays_file", c.Fleet.HolidaysFile, false, func() error { return readOnly(readHolidays(c)) })
-	add("fleet.rules_file", c.Fleet.RulesFile, false, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
-	add("fleet.master_key_file", masterKeyPath(c), true, func() error { return readOnly(keys.Load(masterKeyPath(c))) })
-	files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }
+	add("broker.users_file", c.Broker.UsersFile, keys.Private, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
+	add("fleet.gtfs", c.Fleet.GTFS, nil, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
+	add("fleet.expected_file", c.Fleet.ExpectedFile, nil, func() error { return readOnly(readExpected(c.Fleet.ExpectedFile, zone)) })
+	add("fleet.holidays_file", c.Fleet.HolidaysFile, nil, func() error { return readOnly(readHolidays(c)) })
+	add("fleet.rules_file", c.Fleet.RulesFile, nil, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
+	if c.Fleet.MasterKey == "" {
+		add("fleet.master_key_file", masterKeyPath(c), keys.Private, func() error {
+			master, err := loadMaster(c)
+			if err != nil {
+				return err
+			}
+			return oneMaster(c, master)
+		})
+		files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }
+	}
 	for i, x := range c.Fleet.Influx {
-		add(fmt.Sprintf("fleet.influx[%d].token_file", i), x.TokenFile, true, func() error { return readOnly(readToken(x.TokenFile)) })
+		add(fmt.Sprintf("fleet.influx[%d].token_file", i), x.TokenFile, keys.Private, func() error { return readOnly(readToken(x.TokenFile)) })
 	}
 	for i, w := range c.Fleet.Notify.Webhooks {
-		add(fmt.Sprintf("fleet.notify.webhooks[%d].secret_file", i), w.SecretFile, true, func() error { return readOnly(notify.ReadSecrets(w.SecretFile)) })
+		add(fmt.Sprintf("fleet.notify.webhooks[%d].secret_file", i), w.SecretFile, keys.Private, func() error { return readOnly(notify.ReadSecrets(w.SecretFile)) })
 	}
 	for i, a := range c.Fleet.Notify.Alertmanagers {
-		add(fmt.Sprintf("fleet.notify.alertmanagers[%d].credentials_file", i), a.CredentialsFile, true, func() error { return readOnly(notify.ReadAuthorization(a.CredentialsFile)) })
+		add(fmt.Sprintf("fleet.notify.alertmanagers[%d].credentials_file", i), a.CredentialsFile, keys.Private, func() error { return readOnly(notify.ReadAuthorization(a.CredentialsFile)) })
 	}
 	web := c.Console
-	add("console.cert_file", web.CertFile, false, func() error { return readOnly(os.ReadFile(web.CertFile)) })
-	add("console.key_file", web.KeyFile, true, func() error { return readPair(web.CertFile, web.KeyFile) })
-	add("console.users_file", web.UsersFile, true, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
-	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, true, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
-	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
-	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(readAuthorities(c.Client.CAFile)) })
-	add("machine.key_file", c.Machine.KeyFile, true, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
+	add("console.cert_file", web.CertFile, nil, func() error { return readOnly(os.ReadFile(web.CertFile)) })
+	add("console.key_file", web.KeyFile, keys.PrivateTLS, func() error { return readPair(web.CertFile, web.KeyFile) })
+	add("console.users_file", web.UsersFile, keys.Private, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
+	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, keys.Private, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
+	add("client.password_file", c.Client.PasswordFile, keys.Private, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
+	add("client.ca_file", c.Client.CAFile, nil, func() error { return readOnly(readAuthorities(c.Client.CAFile)) })
+	add("machine.key_file", c.Machine.KeyFile, keys.Private, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
 	return files
 }
 
@@ -121,10 +141,7 @@ func readPair(cert, key string) error {
 	if _, err := os.ReadFile(cert); err != nil {
 		return readOnly(os.ReadFile(key))
 	}
-	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		return fmt.Errorf("%s with certificate %s: %w", key, cert, err)
-	}
-	return nil
+	return readOnly(keys.LoadKeyPair(cert, key))
 }
 
 // absentMaster says whether `farebeat serve` would make the master key that is not there.

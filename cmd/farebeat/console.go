@@ -26,6 +26,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/export"
 	"github.com/farebeat/farebeat/fleet/console/view"
 	"github.com/farebeat/farebeat/fleet/expect"
+	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/topics"
@@ -91,7 +92,7 @@ func listenForConsole(ctx context.Context, c configs.Console) (net.Listener, err
 	var cert tls.Certificate
 	if c.CertFile != "" {
 		var err error
-		if cert, err = tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
+		if cert, err = keys.LoadKeyPair(c.CertFile, c.KeyFile); err != nil {
 			return nil, usageError(fmt.Errorf("console.cert_file: %w", err))
 		}
 	}

@@ -81,14 +81,6 @@ func brokerStorePath(c configs.Config) string {
 	return c.Broker.StoreFile
 }
 
-// masterKeyPath is where the master key of a configuration is.
-func masterKeyPath(c configs.Config) string {
-	if c.Fleet.MasterKeyFile != "" {
-		return c.Fleet.MasterKeyFile
-	}
-	return filepath.Join(c.Data, "master.key")
-}
-
 func parseLevel(level string) slog.Level {
 	var l slog.Level
 	must(l.UnmarshalText([]byte(level))) // validated by configs
@@ -150,6 +142,13 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 
 // masterKey reads the fleet's key, or makes one for a ledger that is empty.
 func masterKey(ctx context.Context, c configs.Config, db *store.Store, logger *slog.Logger) (*keys.Master, error) {
+	if c.Fleet.MasterKey != "" {
+		master, err := loadMaster(c)
+		if err != nil {
+			return nil, usageError(err)
+		}
+		return master, oneMaster(c, master)
+	}
 	path := masterKeyPath(c)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		if err := keyIsLost(ctx, path, db); err != nil {
@@ -160,7 +159,10 @@ func masterKey(ctx context.Context, c configs.Config, db *store.Store, logger *s
 	if created {
 		logger.Warn("a new master key was made; keep a copy of it", "file", path)
 	}
-	return master, err
+	if err != nil {
+		return nil, err
+	}
+	return master, oneMaster(c, master)
 }
 
 // keyIsLost is an error if the ledger holds records. With another key than the one that they were minted under, every
@@ -370,7 +372,7 @@ func brokerOptions(o serverOptions, reg *prometheus.Registry) (broker.Options, e
 	for _, l := range o.config.Broker.Listeners {
 		bl := broker.Listener{Name: l.Name, Kind: l.Kind, Address: l.Address, AnonymousReaders: l.AnonymousReaders, ReadOnly: l.ReadOnly}
 		if l.CertFile != "" {
-			cert, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+			cert, err := keys.LoadKeyPair(l.CertFile, l.KeyFile)
 			if err != nil {
 				return bo, usageError(fmt.Errorf("certificate of listener %q: %w", l.Name, err))
 			}
