@@ -94,6 +94,11 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if err != nil {
 		return usageError(err)
 	}
+	service, err := underSystemd(c.Fleet.Tick, "fleet.tick", logger)
+	if err != nil {
+		return usageError(err)
+	}
+	defer service.stopWith(ctx)()
 	known, err := readKnowledge(ctx, c, rim.now, logger)
 	if err != nil {
 		return err
@@ -125,7 +130,7 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	s, err := newServer(ctx, serverOptions{
 		tree: tree, config: c, engine: known.engine, expected: known.expected, rules: known.rules, store: db, brokerStore: retained,
 		openKeys: func(ctx context.Context) (keys.Keys, error) { return masterKey(ctx, c, db, logger) },
-		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data), hangup: again,
+		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data), hangup: again, turned: service.turned,
 	})
 	if err != nil {
 		return err
@@ -137,6 +142,7 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		if s.console != nil {
 			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: console on %s\n", s.console.url())
 		}
+		service.ready()
 	})
 }
 
@@ -231,6 +237,7 @@ type serverOptions struct {
 	hangup    <-chan os.Signal // asks for the users to be read again; nil for never
 	orders    string           // folder of orders about tickets, "" for none
 	watch     func(fleet.Round)
+	turned    func()           // called at the end of each round; may be nil
 	speed     float64          // seconds of now in one on the wall; 0: 1
 	open      *access.Identity // who everybody is at the console without signing in; nil: as configured
 	logger    *slog.Logger
@@ -327,7 +334,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		return nil, err
 	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
-		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
+		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Turned: o.turned, Logger: o.logger, BrokerFailure: b.StoreFailure,
 		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: append(append(o.parts(s.notify), s.series.parts()...), users.parts()...), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,
