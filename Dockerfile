@@ -1,6 +1,8 @@
 # farebeat with a shell, for docker-compose.yml and as it is for a service: docker build -t farebeat .
 FROM golang:1.26 AS build
 WORKDIR /src
+# The toolchain that go.mod names, where the image's is older.
+ENV GOTOOLCHAIN=auto
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
