@@ -88,7 +88,7 @@ func (c *Config) UseCredentials(dir string) error {
 
 // credential is the path of a credential that is there.
 func credential(dir, name string) (string, error) {
-	if name == "" || name != filepath.Base(name) || name == "." || name == ".." {
+	if name == "" || strings.ContainsAny(name, `/\`) || name == "." || name == ".." {
 		return "", fmt.Errorf("%q is no name of a credential: want credential:NAME, as the unit's LoadCredential=NAME:/path has it", name)
 	}
 	if dir == "" {
