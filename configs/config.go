@@ -118,7 +118,9 @@ type Fleet struct {
 	Depots []Depot `mapstructure:"depots" yaml:"depots" validate:"unique=Name,dive"`
 	// RulesFile replaces the default rules.
 	RulesFile string `mapstructure:"rules_file" yaml:"rules_file"`
-	// MasterKeyFile holds the 32-byte key from which machine keys are derived, as hex.
+	// MasterKey is the 32-byte key from which machine keys are derived, as hex. It is meant for the environment; MasterKeyFile for a file.
+	MasterKey Secret `mapstructure:"master_key" yaml:"master_key" validate:"excluded_with=MasterKeyFile"`
+	// MasterKeyFile holds that key. Without both it is the systemd credential master-key, or master.key in Data.
 	MasterKeyFile string `mapstructure:"master_key_file" yaml:"master_key_file"`
 	// HeartbeatInterval is how often machines are told to send, 1 s to 10 min.
 	HeartbeatInterval time.Duration `mapstructure:"heartbeat_interval" yaml:"heartbeat_interval" validate:"min=1s,max=10m"`
@@ -293,23 +295,6 @@ type Machine struct {
 	// TapsPerHour is how many simulated passengers pay.
 	TapsPerHour float64 `mapstructure:"taps_per_hour" yaml:"taps_per_hour" validate:"min=0,max=100000"`
 }
-
-// Secret is a string that is never printed.
-type Secret string
-
-// String masks the secret.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "********"
-}
-
-// MarshalYAML masks the secret.
-func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
-
-// Reveal is the secret itself.
-func (s Secret) Reveal() string { return string(s) }
 
 // Default is a configuration for one machine: a broker on loopback that only reads
 // without a users file.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -28,6 +29,8 @@ type Options struct {
 	File string   // YAML; empty for none
 	Env  []string // as os.Environ gives it
 	Set  []string // key=value, from flags; the strongest
+	// Private is asked whether File may have secrets in it, if it has; nil: it may. Its error names the file and the way out.
+	Private func(path string, info fs.FileInfo) error
 }
 
 // Error lists everything that is wrong with a configuration, a line each.
@@ -48,7 +51,7 @@ func Load(o Options) (Config, error) {
 	}
 	var problems []string
 	if o.File != "" {
-		found, err := mergeFile(v, o.File)
+		found, err := mergeFile(v, o)
 		if err != nil {
 			return Config{}, err
 		}
@@ -138,7 +141,8 @@ func mergeDefaults(v *viper.Viper) error {
 	return nil
 }
 
-func mergeFile(v *viper.Viper, path string) ([]string, error) {
+func mergeFile(v *viper.Viper, o Options) ([]string, error) {
+	path := o.File
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -152,6 +156,9 @@ func mergeFile(v *viper.Viper, path string) ([]string, error) {
 	}
 	if problems := unknownKeys(doc.Content[0], reflect.TypeFor[Config](), path, ""); len(problems) > 0 {
 		return problems, nil
+	}
+	if problem := o.modeProblem(doc.Content[0]); problem != "" {
+		return []string{problem}, nil
 	}
 	if err := v.MergeConfig(bytes.NewReader(b)); err != nil {
 		return []string{fmt.Sprintf("%s: %s", path, err)}, nil
@@ -250,7 +257,7 @@ func mergeEnv(v *viper.Viper, env []string) []string {
 	names := map[string]string{}
 	var known []string
 	for _, k := range leafKeys() {
-		name := EnvPrefix + "_" + strings.ToUpper(strings.ReplaceAll(k, ".", "_"))
+		name := variable(k)
 		names[name] = k
 		known = append(known, name)
 	}
@@ -454,7 +461,7 @@ func explain(f validator.FieldError) string {
 	case "uri":
 		return "want a URL such as tcp://127.0.0.1:1883" + got
 	case "excluded_with":
-		return "cannot be set together with " + strings.ToLower(f.Param())
+		return "cannot be set together with " + snake(f.Param())
 	case "unique":
 		return "two entries have the same " + strings.ToLower(f.Param())
 	case "startswith=ble:|startswith=socket:":
@@ -471,6 +478,18 @@ func explain(f validator.FieldError) string {
 		}
 	}
 	return "fails the check " + f.Tag() + got
+}
+
+// snake is the key of a field by its Go name: MasterKeyFile is master_key_file, GTFS gtfs.
+func snake(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if i > 0 && r >= 'A' && r <= 'Z' && name[i-1] >= 'a' && name[i-1] <= 'z' {
+			b.WriteByte('_')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToLower(b.String())
 }
 
 // ParseHours reads an hour of the clock (7) or a range with the end left out (07-09): from

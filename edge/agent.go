@@ -151,6 +151,9 @@ func (a *Agent) decide(ctx context.Context) {
 			perform(settled{})
 		case <-tick.C:
 			perform(ticked{})
+			if a.o.Turned != nil {
+				a.o.Turned()
+			}
 		}
 	}
 }

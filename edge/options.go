@@ -22,7 +22,9 @@ type Options struct {
 	Outbox   *outbox.Outbox // stays the caller's, who closes it after Run
 	// Now is the clock that decisions are made with and that messages and the
 	// machines' clocks get; nil means time.Now.
-	Now    func() time.Time
+	Now func() time.Time
+	// Turned is called each Limits.Tick by the goroutine that decides, so that a watchdog sees it go on; may be nil.
+	Turned func()
 	Logger *slog.Logger // nil means silence
 	Timing Timing
 	Limits Limits

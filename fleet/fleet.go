@@ -27,7 +27,7 @@ import (
 	"github.com/farebeat/farebeat/topics/session"
 )
 
-// Options say what a fleet service is made of. All but Listen, Watch, FaultsSaved, CountsSaved and Logger are required.
+// Options say what a fleet service is made of. All but Listen, Watch, Turned, FaultsSaved, CountsSaved and Logger are required.
 type Options struct {
 	Tree    topics.Tree
 	Session session.Options // how to reach the broker; what it announces is the fleet's
@@ -52,7 +52,9 @@ type Options struct {
 	// CountsSaved is called after each saving of counts, likewise; may be nil.
 	CountsSaved func()
 	Watch       func(Round) // called after each round, in its goroutine; may be nil
-	Logger      *slog.Logger
+	// Turned is called at the end of each round, also of one whose changes could not be saved, in its goroutine; may be nil.
+	Turned func()
+	Logger *slog.Logger
 	// TicketValidity is for how long a gateway's ticket holds, tickets.MinValidity at least; 0: tickets.DefaultValidity.
 	TicketValidity time.Duration
 	// Orders is the folder in which the command line leaves orders about tickets and faults; empty for none.
@@ -176,6 +178,9 @@ func (f *Fleet) rounds(ctx context.Context) {
 			return
 		case <-ticker.C:
 			f.round(ctx, f.o.Now())
+			if f.o.Turned != nil {
+				f.o.Turned()
+			}
 		}
 	}
 }

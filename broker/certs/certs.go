@@ -56,8 +56,7 @@ type stamp struct {
 // maxFile bounds a PEM file, in bytes.
 const maxFile = 1 << 20
 
-// Open reads the files. The key must be readable by its owner only, or, where root owns it, by a group as well: so are those that
-// other programs of the system share.
+// Open reads the files. The key must be Private.
 func Open(f Files) (*Live, error) {
 	l := &Live{files: f}
 	l.taken, _ = l.look() // a file that is not there is told by read
@@ -139,18 +138,26 @@ func readFile(path string, secret bool) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w: want a regular file", path, fs.ErrInvalid)
 	case info.Size() > maxFile:
 		return nil, fmt.Errorf("%s: has %d bytes, at most %d are read", path, info.Size(), maxFile)
-	case secret && info.Mode().Perm()&^allowed(info) != 0:
-		return nil, fmt.Errorf("%s: %w (mode %04o); run: chmod 600 %s", path, ErrOpen, info.Mode().Perm(), path)
+	}
+	if secret {
+		if err := Private(path, info); err != nil {
+			return nil, err
+		}
 	}
 	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
-// allowed is the widest mode of a private key.
-func allowed(info fs.FileInfo) fs.FileMode {
+// Private refuses the key of a certificate that others than its owner may read or write: ErrOpen. The group may read one that belongs to
+// root: so distributions give such keys to services (root:ssl-cert 0640), and PostgreSQL has the same rule.
+func Private(path string, info fs.FileInfo) error {
+	most := fs.FileMode(0o600)
 	if ownedByRoot(info) {
-		return 0o640
+		most = 0o640
 	}
-	return 0o600
+	if perm := info.Mode().Perm(); perm&0o077&^most != 0 {
+		return fmt.Errorf("%s: %w (mode %04o); run: chmod 600 %s, or give it to root and the service's group: chown root %s; chmod 640 %s", path, ErrOpen, perm, path, path, path)
+	}
+	return nil
 }
 
 // Server is a configuration for a server. It shows what is in force to each connection, with protocols as tls.Config.NextProtos.

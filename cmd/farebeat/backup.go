@@ -94,7 +94,7 @@ The broker's store is not copied: what it retains is sent again by those who pub
 				return fmt.Errorf("backup: %w", err)
 			}
 			if !withKeys {
-				fmt.Fprintln(cmd.ErrOrStderr(), "farebeat: the master key is not in this backup; keep a copy of", masterKeyPath(c))
+				fmt.Fprintln(cmd.ErrOrStderr(), "farebeat: the master key is not in this backup; keep a copy of", masterKeySource(c))
 			}
 			return m.print(cmd.OutOrStdout(), flags.json, "to "+args[0])
 		},
@@ -142,7 +142,15 @@ func makeBackup(ctx context.Context, s *store.Store, c configs.Config, dest stri
 		return m, err
 	}
 	sources := map[string]string{backupUsers: c.Broker.UsersFile, backupPeople: c.Console.UsersFile, backupRules: c.Fleet.RulesFile, backupExpected: c.Fleet.ExpectedFile, backupHolidays: c.Fleet.HolidaysFile}
-	if withKeys {
+	switch {
+	case withKeys && c.Fleet.MasterKey != "":
+		if _, err := loadMaster(c); err != nil {
+			return m, usageError(err)
+		}
+		if err := writeWhole(filepath.Join(temp, backupKey), []byte(c.Fleet.MasterKey.Reveal()+"\n")); err != nil {
+			return m, err
+		}
+	case withKeys:
 		sources[backupKey] = masterKeyPath(c)
 	}
 	for name, path := range authorityFiles(c, withKeys) {

@@ -5,12 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/topics/session"
 )
 
@@ -33,9 +33,10 @@ func clientOptions(c configs.Client, clientID string) (session.Options, error) {
 	return o, nil
 }
 
-// readPassword reads a password without the line end after it.
+// readPassword reads a password without the line end after it, from a file that only its owner may read.
 func readPassword(path string) (string, error) {
-	b, err := os.ReadFile(path)
+	const longest = 4096
+	b, err := keys.ReadSecret(path, longest)
 	return strings.TrimRight(string(b), "\r\n"), err
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/keys"
 )
 
 // configFlags are the flags of every command that reads the configuration.
@@ -22,9 +23,26 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.set, "set", nil, "set one key, e.g. --set fleet.tick=2s; may be repeated")
 }
 
-// load reads the configuration; extra are key=value pairs from a command's own flags and win.
+// load reads the configuration, with paths in the stead of credentials; extra are key=value pairs from a command's own flags and win.
 func (f *configFlags) load(extra ...string) (configs.Config, error) {
-	c, err := configs.Load(configs.Options{File: f.file, Env: os.Environ(), Set: append(append([]string(nil), f.set...), extra...)})
+	c, err := f.read(extra...)
+	if err != nil {
+		return configs.Config{}, err
+	}
+	if err := c.UseCredentials(os.Getenv("CREDENTIALS_DIRECTORY")); err != nil {
+		return configs.Config{}, usageError(err)
+	}
+	return c, nil
+}
+
+// read is load without a look for credentials. Secrets are in the process's environment no more when it returns.
+func (f *configFlags) read(extra ...string) (configs.Config, error) {
+	c, err := configs.Load(configs.Options{
+		File: f.file, Env: os.Environ(), Set: append(append([]string(nil), f.set...), extra...), Private: keys.Private,
+	})
+	for _, name := range configs.SecretVariables() {
+		err = errors.Join(err, os.Unsetenv(name))
+	}
 	if err != nil {
 		return configs.Config{}, usageError(err)
 	}
@@ -44,7 +62,7 @@ func newConfigPrintCmd() *cobra.Command {
 		Short:   "Print the configuration in force, secrets masked",
 		Example: "  FAREBEAT_LOG_LEVEL=debug farebeat config print --config farebeat.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := flags.load()
+			c, err := flags.read()
 			if err != nil {
 				return err
 			}
@@ -67,7 +85,7 @@ func newConfigCheckCmd() *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration and the files that it names, and say everything that is wrong with them",
 		Long: `Check the configuration and the files that it names (users, rules, timetable, expected numbers, holidays, keys, certificates, passwords):
-whether they are there and can be read, whether a secret is its owner's only (mode 0600), and whether they are what they
+whether they are there and can be read, whether a secret is its owner's only (mode 0600; a TLS key of root's may be 0640), and whether they are what they
 should be. Nothing is written. Run it as the user who runs farebeat.`,
 		Example: "  farebeat config check --config farebeat.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -21,10 +21,14 @@ import (
 	"github.com/farebeat/farebeat/fleet/store"
 )
 
+// rule says who may read or write a file with a secret.
+type rule func(path string, info fs.FileInfo) error
+
 // namedFile is a file that a key of the configuration names.
 type namedFile struct {
 	key, path string
-	secret    bool // only its owner may read or write it
+	// private is the rule for who may read or write it; nil: it is no secret.
+	private rule
 	// read reads it as the command does that needs it. Its error names the path.
 	read func() error
 	// absent is asked where there is no such file; nil: that is an error.
@@ -38,6 +42,15 @@ func checkFiles(ctx context.Context, c configs.Config) error {
 	for _, f := range namedFiles(ctx, c) {
 		if err := f.check(); err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %s", f.key, err))
+		}
+	}
+	if c.Fleet.MasterKey != "" {
+		master, err := loadMaster(c)
+		if err == nil {
+			err = oneMaster(c, master)
+		}
+		if err != nil {
+			problems = append(problems, err.Error())
 		}
 	}
 	problems = append(problems, checkKinds(c)...)
@@ -57,8 +70,8 @@ func (f namedFile) check() error {
 	case err != nil:
 		return fmt.Errorf("%w; make it readable for the user who runs farebeat", err)
 	}
-	if f.secret {
-		if err := keys.Private(f.path, info); err != nil {
+	if f.private != nil {
+		if err := f.private(f.path, info); err != nil {
 			return err
 		}
 	}
@@ -77,49 +90,57 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	zone, err := time.LoadLocation(c.TimeZone)
 	must(err) // validated by configs
 	var files []namedFile
-	add := func(key, path string, secret bool, read func() error) {
+	add := func(key, path string, private rule, read func() error) {
 		if path != "" {
-			files = append(files, namedFile{key: key, path: path, secret: secret, read: read})
+			files = append(files, namedFile{key: key, path: path, private: private, read: read})
 		}
 	}
 	for i, l := range c.Broker.Listeners {
 		key := fmt.Sprintf("broker.listeners[%d]", i)
-		add(key+".cert_file", l.CertFile, false, func() error { return readOnly(os.ReadFile(l.CertFile)) })
-		add(key+".key_file", l.KeyFile, false, func() error { return readPair(l.CertFile, l.KeyFile) })
-		add(key+".client_ca_file", l.ClientCAFile, false, func() error { return readOnly(certs.ReadAuthorities(l.ClientCAFile)) })
+		add(key+".cert_file", l.CertFile, nil, func() error { return readOnly(os.ReadFile(l.CertFile)) })
+		add(key+".key_file", l.KeyFile, certs.Private, func() error { return readPair(l.CertFile, l.KeyFile) })
+		add(key+".client_ca_file", l.ClientCAFile, nil, func() error { return readOnly(certs.ReadAuthorities(l.ClientCAFile)) })
 	}
-	add("broker.users_file", c.Broker.UsersFile, true, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
-	add("fleet.gtfs", c.Fleet.GTFS, false, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
-	add("fleet.expected_file", c.Fleet.ExpectedFile, false, func() error { return readOnly(readExpected(c.Fleet.ExpectedFile, zone)) })
-	add("fleet.holidays_file", c.Fleet.HolidaysFile, false, func() error { return readOnly(readHolidays(c)) })
-	add("fleet.rules_file", c.Fleet.RulesFile, false, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
-	add("fleet.master_key_file", masterKeyPath(c), true, func() error { return readOnly(keys.Load(masterKeyPath(c))) })
-	files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }
+	add("broker.users_file", c.Broker.UsersFile, keys.Private, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
+	add("fleet.gtfs", c.Fleet.GTFS, nil, func() error { return readOnly(gtfs.Open(ctx, c.Fleet.GTFS)) })
+	add("fleet.expected_file", c.Fleet.ExpectedFile, nil, func() error { return readOnly(readExpected(c.Fleet.ExpectedFile, zone)) })
+	add("fleet.holidays_file", c.Fleet.HolidaysFile, nil, func() error { return readOnly(readHolidays(c)) })
+	add("fleet.rules_file", c.Fleet.RulesFile, nil, func() error { return readOnly(loadRules(c.Fleet.RulesFile, zone)) })
+	if c.Fleet.MasterKey == "" {
+		add("fleet.master_key_file", masterKeyPath(c), keys.Private, func() error {
+			master, err := loadMaster(c)
+			if err != nil {
+				return err
+			}
+			return oneMaster(c, master)
+		})
+		files[len(files)-1].absent = func() error { return absentMaster(ctx, c) }
+	}
 	for i, x := range c.Fleet.Influx {
-		add(fmt.Sprintf("fleet.influx[%d].token_file", i), x.TokenFile, true, func() error { return readOnly(readToken(x.TokenFile)) })
+		add(fmt.Sprintf("fleet.influx[%d].token_file", i), x.TokenFile, keys.Private, func() error { return readOnly(readToken(x.TokenFile)) })
 	}
 	for i, w := range c.Fleet.Notify.Webhooks {
-		add(fmt.Sprintf("fleet.notify.webhooks[%d].secret_file", i), w.SecretFile, true, func() error { return readOnly(notify.ReadSecrets(w.SecretFile)) })
+		add(fmt.Sprintf("fleet.notify.webhooks[%d].secret_file", i), w.SecretFile, keys.Private, func() error { return readOnly(notify.ReadSecrets(w.SecretFile)) })
 	}
 	for i, a := range c.Fleet.Notify.Alertmanagers {
-		add(fmt.Sprintf("fleet.notify.alertmanagers[%d].credentials_file", i), a.CredentialsFile, true, func() error { return readOnly(notify.ReadAuthorization(a.CredentialsFile)) })
+		add(fmt.Sprintf("fleet.notify.alertmanagers[%d].credentials_file", i), a.CredentialsFile, keys.Private, func() error { return readOnly(notify.ReadAuthorization(a.CredentialsFile)) })
 	}
 	web := c.Console
-	add("console.cert_file", web.CertFile, false, func() error { return readOnly(os.ReadFile(web.CertFile)) })
-	add("console.key_file", web.KeyFile, false, func() error { return readPair(web.CertFile, web.KeyFile) })
-	add("console.users_file", web.UsersFile, true, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
-	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, true, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
+	add("console.cert_file", web.CertFile, nil, func() error { return readOnly(os.ReadFile(web.CertFile)) })
+	add("console.key_file", web.KeyFile, certs.Private, func() error { return readPair(web.CertFile, web.KeyFile) })
+	add("console.users_file", web.UsersFile, keys.Private, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
+	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, keys.Private, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
 	if _, err := os.Stat(caPath(c)); c.Enrol.Address != "" || c.Enrol.CAFile != "" || err == nil {
-		add("enrol.ca_file", caPath(c), false, func() error { return readOnly(enrol.LoadCA(caPath(c), "")) })
+		add("enrol.ca_file", caPath(c), nil, func() error { return readOnly(enrol.LoadCA(caPath(c), "")) })
 	}
 	if _, err := os.Stat(caKeyPath(c)); c.Enrol.Address != "" || c.Enrol.CAKeyFile != "" || err == nil {
-		add("enrol.ca_key_file", caKeyPath(c), true, func() error { return readCAKey(c) })
+		add("enrol.ca_key_file", caKeyPath(c), keys.Private, func() error { return readCAKey(c) })
 	}
-	add("client.password_file", c.Client.PasswordFile, true, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
-	add("client.ca_file", c.Client.CAFile, false, func() error { return readOnly(certs.ReadAuthorities(c.Client.CAFile)) })
-	add("client.cert_file", c.Client.CertFile, false, func() error { return readOnly(os.ReadFile(c.Client.CertFile)) })
-	add("client.key_file", c.Client.KeyFile, false, func() error { return readPair(c.Client.CertFile, c.Client.KeyFile) })
-	add("machine.key_file", c.Machine.KeyFile, true, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
+	add("client.password_file", c.Client.PasswordFile, keys.Private, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
+	add("client.ca_file", c.Client.CAFile, nil, func() error { return readOnly(certs.ReadAuthorities(c.Client.CAFile)) })
+	add("client.cert_file", c.Client.CertFile, nil, func() error { return readOnly(os.ReadFile(c.Client.CertFile)) })
+	add("client.key_file", c.Client.KeyFile, certs.Private, func() error { return readPair(c.Client.CertFile, c.Client.KeyFile) })
+	add("machine.key_file", c.Machine.KeyFile, keys.Private, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
 	return files
 }
 

@@ -58,6 +58,7 @@ func filesOf(t *testing.T) (dir, config string) {
 	put("password", "tiger\n")
 	put("ca", cert)
 	put("hook", "# the desk's\nwhsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+	put("token", "tiger\n")
 	put("credentials", "Bearer tiger\n")
 	put("machine", hex.EncodeToString(make([]byte, keys.Size))+"\n")
 	text := `broker:
@@ -69,6 +70,7 @@ fleet:
   holidays_file: DIR/holidays
   rules_file: DIR/rules
   master_key_file: DIR/master
+  influx: [{name: grafana, url: "http://127.0.0.1:8086", bucket: farebeat, token_file: DIR/token}]
   notify:
     webhooks: [{name: desk, url: "https://desk.example/in", secret_file: DIR/hook, kinds: [route_silent]}]
     alertmanagers: [{name: am, url: "http://127.0.0.1:9093", credentials_file: DIR/credentials}]
@@ -150,6 +152,7 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 		"master":      {"fleet.master_key_file", "want 64 hexadecimal digits", true},
 		"hook":        {"fleet.notify.webhooks[0].secret_file", "line 1: want whsec_ followed by base64", true},
 		"credentials": {"fleet.notify.alertmanagers[0].credentials_file", "", true},
+		"token":       {"fleet.influx[0].token_file", "", true},
 		"password":    {"client.password_file", "", true},
 		"ca":          {"client.ca_file", "has no certificate in PEM form", false},
 		"machine":     {"machine.key_file", "want 32 bytes as hex", true},
@@ -161,7 +164,7 @@ func TestConfigCheckReadsTheFiles(t *testing.T) {
 		}{
 			"missing":    {os.Remove, "there is no such file"},
 			"a folder":   {func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }, ""},
-			"open":       {func(path string) error { return os.Chmod(path, 0o644) }, "run: chmod 600 "},
+			"open":       {func(path string) error { return os.Chmod(path, 0o604) }, "run: chmod 600 "},
 			"unparsable": {func(path string) error { return os.WriteFile(path, []byte("Thank you for the fish.\n"), 0o600) }, file.unparsable},
 		} {
 			want := 1

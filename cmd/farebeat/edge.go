@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/url"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,6 +61,9 @@ func given(pairs ...string) []string {
 	return set
 }
 
+// agentTurn is how often an agent's loop goes round at least.
+const agentTurn = time.Second
+
 func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if c.Edge.Vehicle == "" {
 		return usageError(errors.New("edge.vehicle is required: give --vehicle"))
@@ -82,6 +87,11 @@ func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		return err
 	}
 	defer stopRenewal()
+	service, err := underSystemd(agentTurn, "an agent's loop", logger)
+	if err != nil {
+		return usageError(err)
+	}
+	defer service.stopWith(cmd.Context())()
 	box, err := outbox.Open(cmd.Context(), filepath.Join(c.Data, "outbox-"+url.PathEscape(c.Edge.Vehicle)+".db"), outbox.Options{Now: rim.now})
 	if err != nil {
 		return err
@@ -96,9 +106,10 @@ func runEdge(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopRadio()) }()
+	ready := sync.OnceFunc(service.ready) // an agent that turns is one that works
 	agent, err := edge.New(edge.Options{
-		Vehicle: c.Edge.Vehicle, Tree: tree, Connect: edge.OverMQTT(c.Edge.Vehicle, so), Radio: radio, Outbox: box, Now: rim.now, Logger: logger,
-		Timing: edge.Timing{Recollect: c.Edge.RecollectEvery},
+		Vehicle: c.Edge.Vehicle, Tree: tree, Connect: edge.OverMQTT(c.Edge.Vehicle, so), Radio: radio, Outbox: box, Now: rim.now, Logger: logger, Turned: func() { ready(); service.turned() },
+		Timing: edge.Timing{Recollect: c.Edge.RecollectEvery}, Limits: edge.Limits{Tick: agentTurn},
 	})
 	if err != nil {
 		return usageError(err)

@@ -25,6 +25,7 @@ func TestImportDirections(t *testing.T) {
 		{"github.com/go-ble/", []string{"edge/ble"}},
 		{"github.com/spf13/viper", []string{"configs"}},
 		{"github.com/spf13/cobra", []string{"cmd"}},
+		{"github.com/coreos/go-systemd/", []string{"cmd"}},
 		{"github.com/influxdata/", []string{"fleet/series"}},
 		{"github.com/MobilityData/", []string{"fleet/notify"}},
 		{"google.golang.org/protobuf/", []string{"fleet/notify"}},

@@ -4,7 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,20 +14,11 @@ import (
 
 // readKey reads a machine's key: 64 hexadecimal digits in a file of which only its owner may know.
 func readKey(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, usageError(fmt.Errorf("machine.key_file: %w: `farebeat machine key ID --out FILE` makes one", err))
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err == nil {
-		err = keys.Private(path, info)
-	}
-	if err != nil {
-		return nil, usageError(fmt.Errorf("machine.key_file: %w", err))
-	}
 	const longest = 2*keys.Size + 64 // white space around it
-	text, err := io.ReadAll(io.LimitReader(f, longest))
+	text, err := keys.ReadSecret(path, longest)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: `farebeat machine key ID --out FILE` makes one", err)
+	}
 	if err != nil {
 		return nil, usageError(fmt.Errorf("machine.key_file: %w", err))
 	}

@@ -83,7 +83,7 @@ func (f *storeFlags) withBooks(ctx context.Context, write bool, do func(books) e
 	if err != nil {
 		return err
 	}
-	master, err := keys.Load(masterKeyPath(c))
+	master, err := loadMaster(c)
 	if err != nil {
 		return usageError(errors.Join(err, s.Close()))
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/farebeat/farebeat/edge/machine/city"
 	"github.com/farebeat/farebeat/edge/machine/journal"
 	"github.com/farebeat/farebeat/edge/ors"
-	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/topics"
 	"github.com/farebeat/farebeat/topics/session"
 )
@@ -80,7 +79,7 @@ may read (mode 0600), as farebeat machine run wants it; a file that is there is 
 			if err != nil {
 				return err
 			}
-			master, err := keys.Load(masterKeyPath(c))
+			master, err := loadMaster(c)
 			if err != nil {
 				return usageError(err)
 			}
@@ -127,6 +126,11 @@ func runMachine(cmd *cobra.Command, c configs.Config, offline bool, rim rim) (er
 	key, err := readKey(c.Machine.KeyFile)
 	if err != nil {
 		return err
+	}
+	if !offline {
+		if _, err := clientOptions(c.Client, "machine-"+c.Machine.ID); err != nil {
+			return err
+		}
 	}
 	zone, err := time.LoadLocation(c.TimeZone)
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/durable"
-	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
 	"github.com/farebeat/farebeat/fleet/store"
 )
@@ -129,11 +128,10 @@ func proveRestored(ctx context.Context, c configs.Config, dir string) (proof *le
 	if err := s.Restored(ctx); err != nil {
 		return nil, err
 	}
-	key := c.Fleet.MasterKeyFile
-	if key == "" {
-		key = filepath.Join(dir, backupKey)
+	if c.Fleet.MasterKey == "" && c.Fleet.MasterKeyFile == "" {
+		c.Fleet.MasterKeyFile = filepath.Join(dir, backupKey)
 	}
-	master, err := keys.Load(key)
+	master, err := loadMaster(c)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -171,7 +169,7 @@ func runMerge(cmd *cobra.Command, c configs.Config, from string, asJSON bool) (e
 	if _, err := os.Stat(storePath(c.Data)); err != nil {
 		return usageError(fmt.Errorf("%w (--data names the data folder)", err))
 	}
-	master, err := keys.Load(masterKeyPath(c))
+	master, err := loadMaster(c)
 	if err != nil {
 		return usageError(err)
 	}
@@ -218,7 +216,7 @@ are read from both ends up to what is damaged.`,
 }
 
 func runRepair(cmd *cobra.Command, c configs.Config, asJSON bool) error {
-	master, err := keys.Load(masterKeyPath(c))
+	master, err := loadMaster(c)
 	if err != nil {
 		return usageError(err)
 	}

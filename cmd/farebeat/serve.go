@@ -81,14 +81,6 @@ func brokerStorePath(c configs.Config) string {
 	return c.Broker.StoreFile
 }
 
-// masterKeyPath is where the master key of a configuration is.
-func masterKeyPath(c configs.Config) string {
-	if c.Fleet.MasterKeyFile != "" {
-		return c.Fleet.MasterKeyFile
-	}
-	return filepath.Join(c.Data, "master.key")
-}
-
 func parseLevel(level string) slog.Level {
 	var l slog.Level
 	must(l.UnmarshalText([]byte(level))) // validated by configs
@@ -102,6 +94,11 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if err != nil {
 		return usageError(err)
 	}
+	service, err := underSystemd(c.Fleet.Tick, "fleet.tick", logger)
+	if err != nil {
+		return usageError(err)
+	}
+	defer service.stopWith(ctx)()
 	known, err := readKnowledge(ctx, c, rim.now, logger)
 	if err != nil {
 		return err
@@ -133,7 +130,7 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	s, err := newServer(ctx, serverOptions{
 		tree: tree, config: c, engine: known.engine, expected: known.expected, rules: known.rules, store: db, brokerStore: retained,
 		openKeys: func(ctx context.Context) (keys.Keys, error) { return masterKey(ctx, c, db, logger) },
-		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data), hangup: again,
+		tick:     c.Fleet.Tick, slotGrace: rim.patience, now: rim.now, logger: logger, orders: ordersPath(c.Data), hangup: again, turned: service.turned,
 	})
 	if err != nil {
 		return err
@@ -148,11 +145,19 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 		if url := s.ids.url(); url != "" {
 			fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: enrolment on %s\n", url)
 		}
+		service.ready()
 	})
 }
 
 // masterKey reads the fleet's key, or makes one for a ledger that is empty.
 func masterKey(ctx context.Context, c configs.Config, db *store.Store, logger *slog.Logger) (*keys.Master, error) {
+	if c.Fleet.MasterKey != "" {
+		master, err := loadMaster(c)
+		if err != nil {
+			return nil, usageError(err)
+		}
+		return master, oneMaster(c, master)
+	}
 	path := masterKeyPath(c)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		if err := keyIsLost(ctx, path, db); err != nil {
@@ -163,7 +168,10 @@ func masterKey(ctx context.Context, c configs.Config, db *store.Store, logger *s
 	if created {
 		logger.Warn("a new master key was made; keep a copy of it", "file", path)
 	}
-	return master, err
+	if err != nil {
+		return nil, err
+	}
+	return master, oneMaster(c, master)
 }
 
 // keyIsLost is an error if the ledger holds records. With another key than the one that they were minted under, every
@@ -232,6 +240,7 @@ type serverOptions struct {
 	hangup    <-chan os.Signal // asks for the users to be read again; nil for never
 	orders    string           // folder of orders about tickets, "" for none
 	watch     func(fleet.Round)
+	turned    func()           // called at the end of each round; may be nil
 	speed     float64          // seconds of now in one on the wall; 0: 1
 	open      *access.Identity // who everybody is at the console without signing in; nil: as configured
 	logger    *slog.Logger
@@ -339,7 +348,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 		return nil, err
 	}
 	s.fleet, err = fleet.New(ctx, fleet.Options{
-		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Logger: o.logger, BrokerFailure: b.StoreFailure,
+		Tree: o.tree, Store: o.store, Keys: o.keys, Engine: o.engine, Tick: o.tick, SlotGrace: o.slotGrace, Now: o.now, Watch: s.watch, Turned: o.turned, Logger: o.logger, BrokerFailure: b.StoreFailure,
 		TicketValidity: o.config.Fleet.TicketValidity, Orders: o.orders, FaultsSaved: s.faultsSaved, CountsSaved: s.series.poke, Parts: s.parts(), Rules: o.inForce(),
 		Session: session.Options{
 			ClientID: "fleet", Logger: o.logger,

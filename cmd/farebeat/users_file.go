@@ -13,6 +13,7 @@ import (
 
 	"github.com/farebeat/farebeat/broker"
 	"github.com/farebeat/farebeat/fleet/durable"
+	"github.com/farebeat/farebeat/fleet/keys"
 )
 
 // nobody stands in a users file without users: a service that runs takes an empty file for one that was cut off.
@@ -31,7 +32,8 @@ func editUsers(ctx context.Context, path string, create bool, edit func(lines []
 		return usageError(fmt.Errorf("users file %s: another command changes it, or its folder cannot be written: %w", path, err))
 	}
 	defer func() { _ = lock.Close() }() // the system lets go of it anyhow
-	old, err := os.ReadFile(path)
+	const longest = 256 << 20
+	old, err := keys.ReadSecret(path, longest)
 	if err != nil && !(create && errors.Is(err, fs.ErrNotExist)) {
 		return usageError(fmt.Errorf("users file: %w", err))
 	}

@@ -135,7 +135,7 @@ func (c *Console) fragmentsOf(r *http.Request, s screen, got content, err error)
 func (c *Console) shell(r *http.Request, got content, nav string) shell {
 	s := shell{
 		content: got, Operator: c.o.Operator, Nav: navigation(nav), Who: actor(r.Context()).Identity, State: c.o.View.State(), Speed: c.o.Speed,
-		Zone: c.o.View.Zone().String(), Address: r.URL.RequestURI(), Assets: c.assets,
+		Zone: c.o.View.Zone().String(), Address: pageAddress(r.URL), Assets: c.assets,
 	}
 	s.AsOf = c.asOf(s.State)
 	if t, err := r.Cookie(themeCookie); err == nil && (t.Value == "light" || t.Value == "dark") {
@@ -295,4 +295,12 @@ func (c *Console) parseTemplates() (map[string]*template.Template, error) {
 		out[name] = t
 	}
 	return out, nil
+}
+
+// pageAddress is the address to come back to. A sign-in with a provider is not to be come back to: its code and state are in its address.
+func pageAddress(u *url.URL) string {
+	if strings.HasPrefix(u.Path, "/signin/oidc") {
+		return "/signin"
+	}
+	return u.RequestURI()
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -39,8 +40,8 @@ type Keys interface {
 	OpenTicket(ctx context.Context, machine string, sealed []byte) (schemas.TicketGrant, error)
 }
 
-// ErrUnsafe says that a key file can be read by others than its owner.
-var ErrUnsafe = errors.New("key file is open to others")
+// ErrUnsafe says that a file with a secret can be read or written by others than its owner.
+var ErrUnsafe = errors.New("it is a secret, and open to others")
 
 // Master derives machine keys from one secret: HKDF-SHA-256 (RFC 5869) without salt,
 // with info "farebeat v1 machine " and the machine identifier. It is safe for concurrent
@@ -142,6 +143,18 @@ func checkFile(path string, info fs.FileInfo) error {
 	}
 	return nil
 }
+
+// ParseMaster reads a master key from text, 64 hexadecimal digits, a line end after them allowed. The error shows no part of it.
+func ParseMaster(text string) (*Master, error) {
+	secret, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("master key: %w", err)
+	}
+	return NewMaster(secret)
+}
+
+// Same reports whether both derive the same keys.
+func (m *Master) Same(o *Master) bool { return subtle.ConstantTimeCompare(m.prk, o.prk) == 1 }
 
 // parse takes care that no part of a secret ends up in an error.
 func parse(text string) ([]byte, error) {

@@ -109,8 +109,8 @@ func TestLoadRefuses(t *testing.T) {
 		mode fs.FileMode
 		want string
 	}{
-		"group":    {good, 0o640, "key file is open to others (mode 0640); run: chmod 600 "},
-		"others":   {good, 0o604, "key file is open to others (mode 0604)"},
+		"group":    {good, 0o640, "it is a secret, and open to others (mode 0640); run: chmod 600 "},
+		"others":   {good, 0o604, "it is a secret, and open to others (mode 0604)"},
 		"empty":    {"", 0o600, "want 64 hexadecimal digits, got 0 characters"},
 		"short":    {good[:62], 0o600, "want 64 hexadecimal digits, got 62 characters"},
 		"long":     {good + "a", 0o600, "want 64 hexadecimal digits, got 65 characters"},

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/farebeat/farebeat/fleet/mask"
 )
 
 const (
@@ -69,7 +71,7 @@ type poster struct {
 
 func newPoster(transport http.RoundTripper, now func() time.Time) *poster {
 	return &poster{now: now, client: http.Client{
-		Transport: transport, Timeout: requestTimeout,
+		Transport: mask.Transport{Next: transport, Path: true}, Timeout: requestTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }

@@ -30,7 +30,7 @@ type Reader struct {
 func NewReader(c Config) (r *Reader, closeReader func()) {
 	s := newSink(c, Options{Now: time.Now})
 	db, rp, _ := strings.Cut(c.Bucket, "/")
-	return &Reader{service: s.client.HTTPService(), base: strings.TrimSuffix(c.URL, "/"), db: db, rp: rp}, s.client.Close
+	return &Reader{service: s.client.HTTPService(), base: strings.TrimSuffix(c.URL, "/"), db: db, rp: rp}, s.close
 }
 
 // chunk is how much time one query asks for.

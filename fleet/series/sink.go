@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/influxdata/influxdb-client-go/v2/api"
 
 	"github.com/farebeat/farebeat/fleet/counts"
+	"github.com/farebeat/farebeat/fleet/mask"
 	"github.com/farebeat/farebeat/fleet/steps"
 	"github.com/farebeat/farebeat/fleet/store"
 )
@@ -68,6 +70,7 @@ type Sink struct {
 	o      Options
 	client influxdb2.Client
 	write  api.WriteAPIBlocking
+	close  func() // ends client and its connections
 	worker *steps.Worker
 
 	cursor Cursor // Run's
@@ -131,11 +134,12 @@ func newSink(c Config, o Options) *Sink {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Logger = o.Logger.With("sink", c.Name)
-	seconds := uint(max(c.Timeout, time.Second) / time.Second)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
 	client := influxdb2.NewClientWithOptions(c.URL, c.Token,
-		influxdb2.DefaultOptions().SetPrecision(time.Second).SetUseGZip(!c.Plain).SetHTTPRequestTimeout(seconds).SetMaxRetries(0).
+		influxdb2.DefaultOptions().SetPrecision(time.Second).SetUseGZip(!c.Plain).SetMaxRetries(0).
+			SetHTTPClient(&http.Client{Timeout: max(c.Timeout, time.Second), Transport: mask.Transport{Next: transport}}).
 			SetApplicationName("farebeat").SetLogLevel(0))
-	s := &Sink{config: c, o: o, client: client, write: client.WriteAPIBlocking(c.Org, c.Bucket), status: Status{Name: c.Name}}
+	s := &Sink{config: c, o: o, client: client, write: client.WriteAPIBlocking(c.Org, c.Bucket), status: Status{Name: c.Name}, close: func() { client.Close(); transport.CloseIdleConnections() }}
 	pause := *backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = time.Second, maxWait
 	s.worker = steps.New(steps.Work{Step: s.step, Note: s.note, Wait: waitAfter, Idle: func() time.Duration { return idlePoll }, Pause: pause})
@@ -166,7 +170,7 @@ func (s *Sink) Failure() error {
 
 // Run ships until ctx ends.
 func (s *Sink) Run(ctx context.Context) {
-	defer s.client.Close()
+	defer s.close()
 	s.worker.Run(ctx)
 }
 
@@ -306,7 +310,7 @@ func (s *Sink) advance(ctx context.Context, taken []store.Change) error {
 // are. done is told of each minute that was taken; it may be nil.
 func Backfill(ctx context.Context, c Config, o Options, from, to time.Time, done func(at time.Time)) (Status, []store.Aside, error) {
 	s := newSink(c, o)
-	defer s.client.Close()
+	defer s.close()
 	var refused []store.Aside
 	var lines []string
 	var minutes []time.Time

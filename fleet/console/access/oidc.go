@@ -18,6 +18,7 @@ import (
 
 	"github.com/farebeat/farebeat/fleet/console/audit"
 	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/mask"
 )
 
 // OIDC is an OpenID Connect provider that people sign in with: the authorization code flow with PKCE.
@@ -86,7 +87,7 @@ func newProvider(o OIDC, now func() time.Time) (*provider, error) {
 	if o.Client != nil {
 		*p.client = *o.Client
 	}
-	p.client.Transport = bounded{p.client.Transport}
+	p.client.Transport = mask.Transport{Next: bounded{p.client.Transport}}
 	if o.SecretFile != "" {
 		var err error
 		if p.secret, err = ReadClientSecret(o.SecretFile); err != nil {
