@@ -255,6 +255,7 @@ func FuzzProperties(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0})
 	f.Add([]byte{2, 11, 7})
+	f.Add([]byte{2, 11, 0})
 	f.Add([]byte{5, 3, 0, 2, 'a', 'b'})
 	f.Add([]byte{3, 11, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, props []byte) {

@@ -110,7 +110,7 @@ func restored(s store.Message, retain bool) (*message, []int, error) {
 	if _, err := p.Decode(packets.Publish, bytes.NewBuffer(s.Props)); err != nil {
 		return nil, nil, fmt.Errorf("properties of a message on %q: %w", s.Topic, err)
 	}
-	subs := p.SubscriptionIdentifier
+	subs := slices.DeleteFunc(p.SubscriptionIdentifier, func(id int) bool { return id == 0 }) // none is 0, see MQTT 5, 3.3.2.3.8
 	p.SubscriptionIdentifier = nil
 	m.props = &p
 	return m, subs, nil

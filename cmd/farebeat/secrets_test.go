@@ -26,7 +26,7 @@ func readers(t *testing.T, dir string) map[string][]string {
 	}
 	return map[string][]string{
 		"tlskey": serve, "users": serve, "master": serve, "token": serve, "hook": serve, "credentials": serve, "sitekey": serve, "people": serve, "secret": serve,
-		"password": machine, "machine": machine,
+		"password": machine, "ownkey": machine, "machine": machine,
 	}
 }
 
@@ -50,7 +50,7 @@ func TestOpenSecretsAreRefusedByWhoReadsThem(t *testing.T) {
 		}
 		delete(commands, name)
 		for _, mode := range []fs.FileMode{0o644, 0o660, 0o604, 0o602, 0o640} {
-			tls := name == "tlskey" || name == "sitekey"
+			tls := name == "tlskey" || name == "sitekey" || name == "ownkey"
 			if tls && mode == 0o640 && os.Geteuid() == 0 {
 				continue // root may let its group read one
 			}
