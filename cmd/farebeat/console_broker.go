@@ -1,6 +1,10 @@
 package main
 
 import (
+	"maps"
+	"slices"
+	"strings"
+
 	"github.com/farebeat/farebeat/broker"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/console/view"
@@ -15,7 +19,7 @@ func brokerView(b *broker.Broker, listeners []configs.Listener) view.Broker {
 			{Name: "not delivered, reader too slow", Total: s.PublishDropped, Meaning: "a client reads slower than it is sent to; look for it below"},
 			{Name: "given up, larger than the client takes", Total: s.QosDropped, Meaning: "an MQTT 5 client said that it takes smaller packets only"},
 			{Name: "given up, client away too long", Total: s.InflightFull, Meaning: "too many messages waited for a client that is away"},
-			{Name: "connections refused", Total: s.RefusedConnect, Meaning: "a wrong password, no user of that name, or a page of another site"},
+			{Name: "connections refused", Total: s.RefusedConnect, Meaning: "a wrong password, a certificate that is void or nobody's, a limit, or a page of another site"},
 			{Name: "publishes refused", Total: s.RefusedWrite, Meaning: "somebody tried to write a topic that is not theirs"},
 			{Name: "subscriptions refused", Total: s.RefusedRead, Meaning: "somebody tried to read what is not for them"},
 			{Name: "messages of the wrong form", Total: s.RefusedForm, Meaning: "wrong QoS, retain flag or size for the topic"},
@@ -25,6 +29,7 @@ func brokerView(b *broker.Broker, listeners []configs.Listener) view.Broker {
 		},
 		Listeners: []view.Listener{},
 	}
+	v.Counters = append(v.Counters, limitsMet(b.Limited())...)
 	for _, l := range listeners {
 		v.Listeners = append(v.Listeners, view.Listener{Name: l.Name, Kind: l.Kind, Address: b.Addr(l.Name), ReadOnly: l.ReadOnly, Open: l.AnonymousReaders})
 	}
@@ -42,4 +47,17 @@ func brokerView(b *broker.Broker, listeners []configs.Listener) view.Broker {
 		})
 	}
 	return v
+}
+
+// limitsMet is how often limits of the broker were met: all of them together, and each that was by its name.
+func limitsMet(limited map[string]uint64) []view.Counter {
+	all := view.Counter{Name: "limits met", Meaning: "somebody took more than one may: broker.limits, and docs/operations.md says what each does"}
+	var each []view.Counter
+	for _, name := range slices.Sorted(maps.Keys(limited)) {
+		if n := limited[name]; n > 0 {
+			all.Total += n
+			each = append(each, view.Counter{Name: "limit: " + strings.ReplaceAll(name, "_", " "), Total: n, Meaning: "broker.limits; the log names who met it"})
+		}
+	}
+	return append([]view.Counter{all}, each...)
 }
