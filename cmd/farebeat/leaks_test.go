@@ -152,7 +152,7 @@ func (l *leaks) provider() string {
 }
 
 func (l *leaks) configure() {
-	l.config = l.file("farebeat.yaml", strings.NewReplacer("DIR", l.dir, "BROKER", l.broker, "CONSOLE", l.console, "METRICS", l.metrics,
+	l.config = l.file("farebeat.yaml", strings.NewReplacer("DIR", l.dir, "BROKER", l.broker, "CONSOLE", l.console, "METRICS", l.metrics, "ENROL", freePort(l.t),
 		"INFLUX", l.echo("influx", http.StatusUnauthorized), "HOOK", l.echo("hook", http.StatusUnauthorized)+"/"+l.secret("webhook path")+"?token="+l.secret("webhook query"),
 		"NOBODY", "http://"+freePort(l.t)+"/"+l.secret("path to nobody"), "ALERTMANAGER", l.echo("alertmanager", http.StatusUnauthorized), "PROVIDER", l.provider(),
 	).Replace(`log: {level: debug}
@@ -174,6 +174,7 @@ console:
   address: "CONSOLE"
   open_viewers: false
   oidc: {issuer: "PROVIDER", client_id: farebeat, client_secret_file: DIR/oidc, redirect_url: "http://CONSOLE/signin/oidc/callback", admins: [a]}
+enrol: {address: "ENROL"}
 client: {server: "ssl://BROKER", ca_file: DIR/cert}
 `))
 }
@@ -313,6 +314,7 @@ func (l *leaks) nothing(where string, b []byte, may ...string) {
 // TestNoSecretLeaks provokes every kind of trouble, and looks for every secret in everything that anybody can read.
 func TestNoSecretLeaks(t *testing.T) {
 	l := newLeaks(t)
+	l.authority()
 	l.start("serve")
 	l.wait("console on")
 	l.listen("vera", l.all())
@@ -329,6 +331,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	for missing := map[string]bool{"influx": true, "hook": true, "alertmanager": true}; len(missing) > 0; {
 		delete(missing, <-l.refused)
 	}
+	l.enrol()
 	l.wrongFiles()
 	l.seeTickets()
 	l.lookAround()
