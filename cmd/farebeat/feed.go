@@ -149,7 +149,8 @@ func newFeedRevokeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "Take grants from a third party, or its access as a whole",
-		Long: `Take grants from a third party. Without --read its user is removed, and it reads nothing any more; with it only the grants that are named
+		Long: `Take grants from a third party. Without --read its user is removed, and no password lets it in any more
+(one with a certificate still reads what every third party does: farebeat revoke third_party NAME); with it only the grants that are named
 go, as farebeat feed list shows them, and it goes on reading what every third party does.
 ` + usersNote,
 		Example: "  farebeat feed revoke bank --read 'machine/+/state' --file users\n  farebeat feed revoke bank --file users",

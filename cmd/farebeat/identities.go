@@ -19,8 +19,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/durable"
 	"github.com/farebeat/farebeat/fleet/enrol"
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/keys"
@@ -41,6 +43,8 @@ type identities struct {
 	tls      *tls.Config
 	keys     keys.Keys // set before run
 	now      func() time.Time
+
+	authority *x509.Certificate // nil: there is none
 }
 
 // caPath and caKeyPath are where the authority of a configuration is.
@@ -63,8 +67,15 @@ func openIdentities(ctx context.Context, o serverOptions) (_ *identities, err er
 	ids := &identities{now: o.now}
 	c := o.config
 	ca, err := openCA(c)
+	if err == nil && ca == nil {
+		err = nobodyIsRevoked(ctx, c, o.store)
+	}
 	if err != nil || ca == nil {
 		return ids, err
+	}
+	ids.authority = ca.Certificate()
+	if err := durable.MkdirAll(identityOrders(c), 0o700); err != nil { // else who orders first makes it
+		return nil, fmt.Errorf("make the folder of orders: %w", err)
 	}
 	ids.registry, err = enrol.New(ctx, enrol.Options{
 		Tree: o.tree, CA: ca, Store: o.store.Identities(), MachineKey: ids.machineKey, Joined: restoreTickets(o.store, o.orders),
@@ -81,6 +92,23 @@ func openIdentities(ctx context.Context, o serverOptions) (_ *identities, err er
 		return nil, fmt.Errorf("serve enrolment: %w: set enrol.address to another address, or to nothing", err)
 	}
 	return ids, nil
+}
+
+// nobodyIsRevoked is an error if there is no authority to judge certificates by, and certificates that may be revoked come in.
+func nobodyIsRevoked(ctx context.Context, c configs.Config, s *store.Store) error {
+	if !slices.ContainsFunc(c.Broker.Listeners, func(l configs.Listener) bool { return l.ClientCAFile != "" }) {
+		return nil
+	}
+	revoked := false
+	err := s.Identities().View(ctx, func(v enrol.View) error {
+		list, err := v.Revocations()
+		revoked = len(list) > 0
+		return err
+	})
+	if err == nil && revoked {
+		err = usageError(fmt.Errorf("there is no authority at %s, but certificates were revoked, and a listener takes certificates: put ca.pem there, or name it with enrol.ca_file", caPath(c)))
+	}
+	return err
 }
 
 // openCA reads the authority; nil where there is none and nothing asks for one. Where devices may not join its key may be elsewhere.
@@ -226,7 +254,15 @@ func (i *identities) parts() []fleet.Part {
 	if i.registry == nil {
 		return nil
 	}
-	return []fleet.Part{{Name: "device certificates", Kind: faults.DeviceIdentity, Failure: func() error { return expiring(i.registry.Expiring(i.now())) }}}
+	return []fleet.Part{
+		{Name: "device certificates", Kind: faults.DeviceIdentity, Failure: func() error { return expiring(i.registry.Expiring(i.now())) }},
+		{Name: "authority", Kind: faults.Certificate, Failure: func() error {
+			if i.now().After(certs.ExpiryNear(i.authority)) {
+				return fmt.Errorf("the fleet's authority expires %s, and with it every certificate of a device", i.authority.NotAfter.UTC().Format(time.RFC3339))
+			}
+			return nil
+		}},
+	}
 }
 
 // maxNamed bounds what an error lists.

@@ -49,14 +49,15 @@ func (f *identityFlags) revoke(cmd *cobra.Command) error {
 		return usageError(fmt.Errorf("%w (--data names the data folder)", err))
 	}
 	ctx := cmd.Context()
-	if _, err := giveIdentityOrder(ctx, c, f.order, f.timeout); err != nil {
-		return err
-	}
-	if f.order.Role == topics.RoleGateway {
+	_, err = giveIdentityOrder(ctx, c, f.order, f.timeout)
+	if f.order.Role == topics.RoleGateway { // whatever became of the first
 		o := tickets.Order{ID: f.order.ID, Action: tickets.Revoke, Vehicle: f.order.Name, At: f.order.At, By: f.order.By, Reason: f.order.Reason}
-		if err := giveTicketOrder(ctx, c, o, f.timeout); err != nil {
-			return fmt.Errorf("the certificates are revoked, but not the tickets of the vehicle: %w; try farebeat tickets revoke", err)
+		if ticketErr := giveTicketOrder(ctx, c, o, f.timeout); ticketErr != nil {
+			err = errors.Join(err, fmt.Errorf("the tickets of the vehicle: %w; try farebeat tickets revoke", ticketErr))
 		}
+	}
+	if err != nil {
+		return err
 	}
 	s, err := store.Open(ctx, storePath(c.Data), store.Options{ReadOnly: true})
 	if err != nil {

@@ -114,6 +114,9 @@ func runServe(cmd *cobra.Command, c configs.Config, rim rim) (err error) {
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
+	if err := os.MkdirAll(ordersPath(c.Data), 0o700); err != nil { // else who orders first makes it
+		return fmt.Errorf("make the folder of orders: %w", err)
+	}
 	db, err := store.Open(ctx, storePath(c.Data), store.Options{})
 	if err != nil {
 		return err

@@ -1,5 +1,6 @@
 // Package durable puts files in place whole: whoever reads meanwhile, and whoever comes back after a loss of power, sees the file of before or
-// the new one, and nothing between.
+// the new one, and nothing between. What root puts in the place of somebody else's file, or newly into their folder, is theirs: so the commands of an
+// administrator serve a service that is another user.
 package durable
 
 import (
@@ -20,6 +21,9 @@ func Replace(path string, body []byte, mode fs.FileMode, with func(*os.File) err
 	_, err = f.Write(body)
 	if err == nil {
 		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = giveAway(f.Name(), path)
 	}
 	if err == nil && with != nil {
 		err = with(f)
@@ -57,6 +61,9 @@ func Create(path string, body []byte, mode fs.FileMode) (err error) {
 		err = f.Chmod(mode)
 	}
 	if err == nil {
+		err = giveAway(f.Name(), path)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
@@ -66,4 +73,25 @@ func Create(path string, body []byte, mode fs.FileMode) (err error) {
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// MkdirAll makes a folder and those above it that are missing, with a mode.
+func MkdirAll(dir string, mode fs.FileMode) error {
+	err := os.Mkdir(dir, mode)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
+		if err = MkdirAll(filepath.Dir(dir), mode); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, mode)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		if info, statErr := os.Stat(dir); statErr == nil && info.IsDir() {
+			return nil
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	return giveAway(dir, dir)
 }

@@ -183,7 +183,10 @@ func wait(t Tx, now time.Time, a ask, why string) error {
 			return err
 		}
 	}
-	w.Role, w.Name, w.Remote, w.LastAt = a.role, a.name, a.remote, now
+	w.Role, w.Name, w.Remote = a.role, a.name, a.remote
+	if w.DismissedAt.IsZero() {
+		w.LastAt = now
+	}
 	w.Times++
 	return t.PutWaiting(*w)
 }
@@ -195,22 +198,26 @@ func joinWords(a, b string) string {
 	return a + ", " + b
 }
 
-// makeRoom removes who was not seen for long, and refuses where nobody is to go.
+// makeRoom removes who was not seen for long, and refuses where nobody is to go. Those who were dismissed take nobody's place; of them the latest are
+// kept, so that they are not new each time they ask.
 func makeRoom(t Tx, now time.Time, remote string) error {
 	all, err := t.AllWaiting()
 	if err != nil {
 		return err
 	}
-	left, here := 0, 0
-	for _, w := range all {
-		unseen := waitingUnseen
+	left, here, dismissed := 0, 0, 0
+	for _, w := range all { // the latest seen first
+		old := now.Sub(w.LastAt) > waitingUnseen
 		if !w.DismissedAt.IsZero() {
-			unseen = dismissedKept
+			dismissed++
+			old = now.Sub(w.LastAt) > dismissedKept || dismissed > maxWaiting
 		}
-		if now.Sub(w.LastAt) > unseen {
+		if old {
 			if err := t.RemoveWaiting(w.Key); err != nil {
 				return err
 			}
+		}
+		if old || !w.DismissedAt.IsZero() {
 			continue
 		}
 		left++

@@ -193,8 +193,14 @@ func revoke(t Tx, o Order) error {
 	if err != nil {
 		return err
 	}
-	for i := range permits { // used ones too: their answer must not be asked again
-		if p := permits[i]; !p.Withdrawn && !p.MadeAt.After(o.At) {
+	given := map[string]bool{} // serials of what permits of before gave
+	for i := range permits {   // used ones too: their answer must not be asked again
+		p := permits[i]
+		if p.MadeAt.After(o.At) {
+			continue
+		}
+		given[p.Serial] = true
+		if !p.Withdrawn {
 			p.Withdrawn = true
 			if err := t.PutPermit(p); err != nil {
 				return err
@@ -206,20 +212,36 @@ func revoke(t Tx, o Order) error {
 		return err
 	}
 	n := 0
-	for _, c := range list {
-		if c.RevokedAt.IsZero() && !c.IssuedAt.After(o.At) {
-			c.RevokedAt, c.RevokedBy, c.Why = o.At, o.By, o.Reason
-			if err := t.PutCertificate(c); err != nil {
-				return err
-			}
-			n++
+	for _, c := range revoked(list, given, o.At) {
+		c.RevokedAt, c.RevokedBy, c.Why = o.At, o.By, o.Reason
+		if err := t.PutCertificate(c); err != nil {
+			return err
 		}
+		n++
 	}
 	r := Revocation{o.Role, o.Name, o.At.Truncate(time.Second)}
 	if known, err := revokedBefore(t, id); err != nil || n == 0 && !known.Before(r.At) {
 		return err // followed already
 	}
 	return joined(t.PutRevocation(r), t.Audit(o.entry(fmt.Sprintf("%d certificates", n))))
+}
+
+// revoked are the certificates of a list that an order given at a moment voids and that are not void yet: those issued before, those that a permit of
+// before gave, and what was renewed from any of them, however late the order was taken. A unit whose permit was made after it is spared.
+func revoked(list []Certificate, given map[string]bool, at time.Time) (out []Certificate) {
+	gone := map[string]bool{}
+	for more := true; more; {
+		more = false
+		for _, c := range list {
+			if !gone[c.Serial] && (!c.IssuedAt.After(at) || given[c.Serial] || gone[c.Replaces]) {
+				gone[c.Serial], more = true, true
+				if c.RevokedAt.IsZero() {
+					out = append(out, c)
+				}
+			}
+		}
+	}
+	return out
 }
 
 // revokedBefore is the moment before which all certificates of an identity are void; zero for none.

@@ -251,16 +251,17 @@ func (r *Registry) changed() {
 	}
 }
 
-// Void says why a certificate, whose signature was checked before, is good no more: it was revoked. One of another authority is not judged, and
-// one of ours that the register does not know is good: a store that was restored from a backup does not know those that were issued since. It
-// asks memory only.
+// Void says why a certificate, whose signature was checked before, is good no more: it was revoked. One of ours that the register does not know is
+// good, if its identity was not revoked since: a store that was restored from a backup does not know those that were issued later. Of one of another
+// authority, if a listener trusts it, only the latter is asked. It asks memory only.
 func (r *Registry) Void(cert *x509.Certificate) error {
-	if !r.o.CA.Signed(cert) {
-		return nil
+	issued, ours := cert.NotBefore, r.o.CA.Signed(cert)
+	if ours {
+		issued = issuedAt(cert)
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if _, revoked := r.void[Serial(cert)]; revoked {
+	if _, revoked := r.void[Serial(cert)]; revoked && ours {
 		return fmt.Errorf("certificate %s was revoked", Serial(cert))
 	}
 	if len(r.before) == 0 {
@@ -270,7 +271,7 @@ func (r *Registry) Void(cert *x509.Certificate) error {
 	if err != nil {
 		return nil //nolint:nilerr // it is nobody's, and lets nobody in
 	}
-	if at, ok := r.before[identity{id.Role, id.Name}]; ok && issuedAt(cert).Before(at) {
+	if at, ok := r.before[identity{id.Role, id.Name}]; ok && issued.Before(at) {
 		return fmt.Errorf("certificate %s of %s %s was issued before all of its were revoked", Serial(cert), id.Role, id.Name)
 	}
 	return nil

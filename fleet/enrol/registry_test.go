@@ -374,8 +374,11 @@ func TestCertificatesThatTheRegisterDoesNotKnow(t *testing.T) {
 		t.Errorf("one issued after the revocation: %v", err)
 	}
 	other := newRig(t)
-	if err := r.void(other.enrolled(topics.RoleGateway, "1216", false)); err != nil {
-		t.Errorf("another authority's is not for us to judge: %v", err)
+	if err := r.void(other.enrolled(topics.RoleGateway, "1216", false)); err == nil {
+		t.Error("one of another authority, from before the revocation, is good after it")
+	}
+	if err := r.void(other.enrolled(topics.RoleGateway, "1217", false)); err != nil {
+		t.Errorf("another authority's, of whom nobody revoked anything: %v", err)
 	}
 }
 

@@ -53,7 +53,7 @@ func Leave(dir string, o Order) (path string, err error) {
 	if strings.ContainsFunc(id, func(r rune) bool { return r < '0' || r > 'z' || r == '\\' }) {
 		return "", fmt.Errorf("id %q: only letters and digits", id)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
 	body, err := json.Marshal(o)
@@ -74,7 +74,10 @@ func AnyLeft(dir string) bool {
 		return false
 	}
 	entries, err := os.ReadDir(dir)
-	return err == nil && slices.ContainsFunc(entries, isOrder)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) // Take says what is wrong
+	}
+	return slices.ContainsFunc(entries, isOrder)
 }
 
 func isOrder(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), orderSuffix) }
