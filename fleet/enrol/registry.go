@@ -52,7 +52,6 @@ type Registry struct {
 	void   map[string]topics.Identity // serials that are revoked
 	before map[identity]time.Time     // certificates that were issued before are void
 	latest []Certificate
-	seen   uint64 // revision that these are of
 }
 
 // Stats count since the start.
@@ -291,21 +290,11 @@ func (r *Registry) Expiring(now time.Time) []Certificate {
 	return out
 }
 
-// refresh reads what is revoked if anything changed, and tells whose certificates are void since.
+// refresh reads what is revoked, and tells whose certificates are void since.
 func (r *Registry) refresh(ctx context.Context) ([]topics.Identity, error) {
-	revision, err := r.o.Store.Revision(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.mu.RLock()
-	same := r.void != nil && r.seen == revision
-	r.mu.RUnlock()
-	if same {
-		return nil, nil
-	}
 	void, before := map[string]topics.Identity{}, map[identity]time.Time{}
 	var latest []Certificate
-	err = r.o.Store.View(ctx, func(v View) error {
+	err := r.o.Store.View(ctx, func(v View) error {
 		clear(void)
 		latest = nil
 		list, err := v.Revocations()
@@ -334,7 +323,7 @@ func (r *Registry) refresh(ctx context.Context) ([]topics.Identity, error) {
 		}
 	}
 	maps.DeleteFunc(fresh, func(_ identity, is bool) bool { return !is })
-	r.void, r.before, r.latest, r.seen = void, before, latest, revision
+	r.void, r.before, r.latest = void, before, latest
 	return sorted(fresh), nil
 }
 
@@ -357,13 +346,17 @@ func sorted(set map[identity]bool) []topics.Identity {
 func (r *Registry) Watch(ctx context.Context, every time.Duration, changed func([]topics.Identity)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	stale := false // the store may say more than is known here
 	for {
-		void := r.follow(ctx)
-		ids, err := r.refresh(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.complain("read", "what is revoked could not be read; what was revoked before holds", "error", err)
+		ids, followed := r.follow(ctx)
+		if stale = stale || followed; stale {
+			void, err := r.refresh(ctx)
+			if stale = err != nil; stale && ctx.Err() == nil {
+				r.complain("read", "what is revoked could not be read; what was revoked before holds", "error", err)
+			}
+			ids = append(ids, void...)
 		}
-		if ids = append(ids, void...); len(ids) > 0 {
+		if len(ids) > 0 {
 			changed(ids)
 		}
 		select {
@@ -371,15 +364,16 @@ func (r *Registry) Watch(ctx context.Context, every time.Duration, changed func(
 			return
 		case <-tick.C:
 		case <-r.wake:
+			stale = true
 		}
 	}
 }
 
-// follow takes what the command line ordered. A file is removed when its order is on disk. A revocation holds at once, also while it cannot be
-// saved; those that are returned.
-func (r *Registry) follow(ctx context.Context) (void []topics.Identity) {
+// follow takes what the command line ordered, and reports whether anything was saved. A file is removed when its order is on disk. A revocation
+// holds at once, also while it cannot be saved; whose those are is void.
+func (r *Registry) follow(ctx context.Context) (void []topics.Identity, saved bool) {
 	if r.o.Orders == "" || !orders.AnyLeft(r.o.Orders) {
-		return nil
+		return nil, false
 	}
 	left, err := orders.Take[Order](r.o.Orders)
 	if err != nil {
@@ -388,6 +382,7 @@ func (r *Registry) follow(ctx context.Context) (void []topics.Identity) {
 	for _, l := range left {
 		err := Follow(ctx, r.o.Store, l.Order)
 		if err == nil {
+			saved = true
 			r.stats.Followed.Add(1)
 			r.o.Logger.Info("an order about identities", "action", l.Order.Action, "role", l.Order.Role, "name", l.Order.Name, "by", l.Order.By, "reason", l.Order.Reason)
 			err = os.Remove(l.Path)
@@ -398,7 +393,7 @@ func (r *Registry) follow(ctx context.Context) (void []topics.Identity) {
 			r.complain("orders", "an order about identities could not be saved; it is tried again", "action", l.Order.Action, "name", l.Order.Name, "error", err)
 		}
 	}
-	return void
+	return void, saved
 }
 
 // holds voids in memory what an order that cannot be saved revokes.

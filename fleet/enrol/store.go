@@ -86,15 +86,13 @@ type Revocation struct {
 	At   time.Time // whole seconds, as certificates have them
 }
 
-// Store keeps the register. It is safe for concurrent use.
+// Store keeps the register. It is safe for concurrent use. While a Registry works with it nobody else writes it.
 type Store interface {
 	// Update runs fn in one write transaction, alone among writers, and returns nil once all that fn wrote is on disk; after an
 	// error nothing of it is there. fn may run more than once, each time from the same state. It must not wait.
 	Update(ctx context.Context, fn func(Tx) error) error
 	// View runs fn over one consistent snapshot.
 	View(ctx context.Context, fn func(View) error) error
-	// Revision grows whenever a certificate or revocation is written, and is cheap to ask.
-	Revision(ctx context.Context) (uint64, error)
 }
 
 // View reads the register as of one moment. What is not there comes as nil.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -52,28 +51,6 @@ func (l identityStore) Update(ctx context.Context, fn func(enrol.Tx) error) erro
 // View implements enrol.Store.
 func (l identityStore) View(ctx context.Context, fn func(enrol.View) error) error {
 	return wrap("read identities", l.s.view(ctx, func(q *querier) error { return fn(identityView{q}) }))
-}
-
-// identityRevision is the name of enrol.Store.Revision among the meta values.
-const identityRevision = "identity.revision"
-
-// Revision implements enrol.Store.
-func (l identityStore) Revision(ctx context.Context) (n uint64, err error) {
-	err = l.s.view(ctx, func(q *querier) (err error) {
-		n, err = readIdentityRevision(q)
-		return err
-	})
-	return n, wrap("read the revision of identities", err)
-}
-
-func readIdentityRevision(q *querier) (uint64, error) {
-	var value []byte
-	err := q.row(`SELECT value FROM meta WHERE name = ?`, []any{identityRevision}, &value)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
-	}
-	n, _ := binary.Uvarint(value)
-	return n, err
 }
 
 type identityView struct{ q *querier }
@@ -246,26 +223,16 @@ func (l identityTx) PutCertificate(c enrol.Certificate) error {
 	if der == nil {
 		der = []byte{}
 	}
-	err := l.t.exec(`INSERT INTO identity_certificate (`+certificateFields+`, der) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	return l.t.exec(`INSERT INTO identity_certificate (`+certificateFields+`, der) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (serial) DO UPDATE SET revoked_ms = excluded.revoked_ms, revoked_by = excluded.revoked_by, why = excluded.why`,
 		c.Serial, string(c.Role), c.Name, c.Key, millis(c.IssuedAt), millis(c.NotAfter), c.By, c.How, c.Replaces, c.Vehicle, int64(c.Epoch),
 		millis(c.RevokedAt), c.RevokedBy, c.Why, der)
-	return errors.Join(err, l.grow())
 }
 
 // PutRevocation implements enrol.Tx.
 func (l identityTx) PutRevocation(r enrol.Revocation) error {
-	err := l.t.exec(`INSERT INTO identity_revocation (role, name, at_ms) VALUES (?, ?, ?)
+	return l.t.exec(`INSERT INTO identity_revocation (role, name, at_ms) VALUES (?, ?, ?)
 		ON CONFLICT (role, name) DO UPDATE SET at_ms = max(at_ms, excluded.at_ms)`, string(r.Role), r.Name, millis(r.At))
-	return errors.Join(err, l.grow())
-}
-
-func (l identityTx) grow() error {
-	n, err := readIdentityRevision(l.q)
-	if err != nil {
-		return err
-	}
-	return setMeta(l.t, map[string][]byte{identityRevision: binary.AppendUvarint(nil, n+1)})
 }
 
 // PutWaiting implements enrol.Tx.
