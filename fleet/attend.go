@@ -24,7 +24,7 @@ func (f *Fleet) takeOrders(ctx context.Context, now time.Time) (inputs []faults.
 		return nil, nil
 	}
 	left, err := orders.Take[faults.Order](FaultOrders(f.o.Orders))
-	if err != nil && f.log.due("orders about faults", now) {
+	if err != nil && f.log.Due("orders about faults", now) {
 		f.o.Logger.Error("an order about a fault was not taken", "error", err)
 	}
 	ended := map[string]faults.Fault{}
@@ -32,7 +32,7 @@ func (f *Fleet) takeOrders(ctx context.Context, now time.Time) (inputs []faults.
 		if _, ok := f.engine.book.Get(l.Order.Fault); ok {
 			inputs = append(inputs, l.Order.Input())
 		} else if known, err := f.orderOfEnded(ctx, now, l, ended); err != nil {
-			if f.log.due("orders about faults", now) {
+			if f.log.Due("orders about faults", now) {
 				f.o.Logger.Error("an order about a fault waits", "fault", l.Order.Fault, "error", err)
 			}
 			continue
@@ -68,7 +68,7 @@ func (f *Fleet) orderOfEnded(ctx context.Context, now time.Time, l orders.Left[f
 // ordersDone removes the files of the orders that were taken and saved.
 func (f *Fleet) ordersDone() {
 	for _, path := range f.taken {
-		if err := os.Remove(path); err != nil && !os.IsNotExist(err) && f.log.due("orders about faults", f.o.Now()) {
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) && f.log.Due("orders about faults", f.o.Now()) {
 			f.o.Logger.Error("an order about a fault was followed, but its file cannot be removed", "error", err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/fleet/ledger"
+	"github.com/farebeat/farebeat/fleet/limit"
 	"github.com/farebeat/farebeat/fleet/presence"
 	"github.com/farebeat/farebeat/fleet/rules"
 	"github.com/farebeat/farebeat/fleet/store"
@@ -77,7 +78,7 @@ type Fleet struct {
 	session  *session.Session
 	out      *publisher
 	stats    Stats
-	log      refusalLog
+	log      *limit.Table // what is logged once a minute
 	slots    slots
 	tickets  *ticketing
 
@@ -111,7 +112,7 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 		since:    now,
 		minute:   now.Truncate(time.Minute),
 		shown:    map[string]shownRoute{},
-		log:      refusalLog{last: map[string]time.Time{}},
+		log:      limit.EachMinute(),
 		slots:    slots{grace: cmp.Or(o.SlotGrace, slotGrace), held: map[string]time.Time{}},
 	}
 	f.ready.Store(true)
@@ -128,7 +129,7 @@ func New(ctx context.Context, o Options) (*Fleet, error) {
 	}
 	f.session = s
 	f.out = newPublisher(s.Publish)
-	if f.tickets, err = newTicketing(ctx, o, f.out, &f.stats, &f.log); err != nil {
+	if f.tickets, err = newTicketing(ctx, o, f.out, &f.stats, f.log); err != nil {
 		return nil, fmt.Errorf("fleet: recall tickets: %w", err)
 	}
 	if f.unticketed.pairs, err = recallUnticketed(ctx, o.Store.Tickets()); err != nil {

@@ -209,7 +209,7 @@ func (f *Fleet) tellFaults(ctx context.Context, now time.Time) {
 	open := f.engine.book.Open()
 	want, lost := f.dispatch.Want(now, open)
 	for _, u := range lost {
-		if f.log.due(u.Fault, now) {
+		if f.log.Due(u.Fault, now) {
 			f.o.Logger.Warn("no gateway can be told of a fault", "fault", u.Fault, "reason", u.Reason)
 		}
 	}
@@ -240,7 +240,7 @@ func (f *Fleet) put(a topics.Address, m schemas.Message) {
 			return
 		}
 	}
-	if f.log.due(string(a.Kind), f.o.Now()) {
+	if f.log.Due(string(a.Kind), f.o.Now()) {
 		f.o.Logger.Error("message not published", "kind", a.Kind, "error", err)
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/farebeat/farebeat/fleet/faults"
 	"github.com/farebeat/farebeat/fleet/ledger"
@@ -38,30 +36,9 @@ func (f *Fleet) Stats() *Stats { return &f.stats }
 // refuse counts a bad payload and logs it once per writer and minute.
 func (f *Fleet) refuse(writer string, err error) {
 	f.stats.Refused.Add(1)
-	if f.log.due(writer, f.o.Now()) {
+	if f.log.Due(writer, f.o.Now()) {
 		f.o.Logger.Warn("message refused", "writer", writer, "error", err)
 	}
-}
-
-// refusalLog remembers when something was logged, for a bounded number of writers.
-type refusalLog struct {
-	mu   sync.Mutex
-	last map[string]time.Time
-}
-
-const maxRefusals = 10_000
-
-func (l *refusalLog) due(key string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if t, ok := l.last[key]; ok && now.Sub(t) < time.Minute {
-		return false
-	}
-	if len(l.last) >= maxRefusals {
-		clear(l.last)
-	}
-	l.last[key] = now
-	return true
 }
 
 // subscribe names the handlers of all that comes by the broker.

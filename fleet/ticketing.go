@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/limit"
 	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/fleet/tickets"
 	"github.com/farebeat/farebeat/schemas"
@@ -36,7 +37,7 @@ type ticketing struct {
 	o     Options
 	out   *publisher
 	stats *Stats
-	log   *refusalLog
+	log   *limit.Table
 	book  *tickets.Book  // of whoever does a pass
 	shut  []tickets.Pair // tickets of the last run, whose secret was not read yet
 	asked chan chan struct{}
@@ -57,7 +58,7 @@ type contactWish struct {
 }
 
 // newTicketing recalls the tickets of the last run. Nothing of a vehicle whose tickets were revoked meanwhile is taken up.
-func newTicketing(ctx context.Context, o Options, out *publisher, stats *Stats, log *refusalLog) (*ticketing, error) {
+func newTicketing(ctx context.Context, o Options, out *publisher, stats *Stats, log *limit.Table) (*ticketing, error) {
 	t := &ticketing{
 		o: o, out: out, stats: stats, log: log, asked: make(chan chan struct{}), wake: make(chan struct{}, 1), unread: map[tickets.Pair]bool{},
 		had: map[tickets.Pair]bool{},
@@ -200,7 +201,7 @@ func (t *ticketing) takeOrders(ctx context.Context) {
 
 // complain logs an error once a minute.
 func (t *ticketing) complain(what, message string, args ...any) {
-	if t.log.due("tickets "+what, t.o.Now()) {
+	if t.log.Due("tickets "+what, t.o.Now()) {
 		t.o.Logger.Error(message, args...)
 	}
 }
@@ -224,7 +225,7 @@ func (t *ticketing) takeWishes() {
 	for _, c := range commands {
 		if err := t.book.Command(now, c.pair, c.id, c.until); err != nil {
 			t.stats.CommandsRefused.Add(1)
-			if t.log.due("command "+c.pair.Vehicle, now) {
+			if t.log.Due("command "+c.pair.Vehicle, now) {
 				t.o.Logger.Warn("no ticket for a command", "vehicle", c.pair.Vehicle, "machine", c.pair.Machine, "command", c.id, "error", err)
 			}
 		}

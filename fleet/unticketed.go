@@ -45,7 +45,7 @@ func (u *unticketed) report(f *Fleet, r faults.RecoveryReport) {
 		return
 	}
 	f.stats.UnticketedReports.Add(1)
-	if f.log.due("unticketed report "+r.Vehicle, f.o.Now()) {
+	if f.log.Due("unticketed report "+r.Vehicle, f.o.Now()) {
 		f.o.Logger.Warn("a gateway reports on a machine for which it never had a ticket; no fault is changed until it has one",
 			"vehicle", r.Vehicle, "machine", r.Machine, "state", r.State)
 	}
@@ -105,7 +105,7 @@ func (u *unticketed) brought(ctx context.Context, f *Fleet, out ledger.Outcome) 
 	}
 	now := f.o.Now()
 	f.stats.UnticketedBatches.Add(1)
-	if f.log.due("unticketed batch "+p.Vehicle, now) {
+	if f.log.Due("unticketed batch "+p.Vehicle, now) {
 		f.o.Logger.Warn("transactions came from a vehicle that never had a ticket for the machine; they are proved and in the ledger: farebeat tickets unticketed",
 			"vehicle", p.Vehicle, "machine", p.Machine, "epoch", out.Epoch, "first", out.First, "last", out.Last, "proved", proved)
 	}
@@ -126,7 +126,7 @@ func (u *unticketed) brought(ctx context.Context, f *Fleet, out ledger.Outcome) 
 	if known {
 		return
 	}
-	if err := u.save(ctx, f.o.Store.Tickets()); err != nil && f.log.due("unticketed save", now) {
+	if err := u.save(ctx, f.o.Store.Tickets()); err != nil && f.log.Due("unticketed save", now) {
 		f.o.Logger.Error("what came without a ticket could not be noted on disk; it is tried again", "error", err)
 	}
 }

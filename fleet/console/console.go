@@ -19,6 +19,7 @@ import (
 	"github.com/farebeat/farebeat/fleet/console/explore"
 	"github.com/farebeat/farebeat/fleet/console/live"
 	"github.com/farebeat/farebeat/fleet/console/view"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // Options say what a console shows and who may use it. All but API, Explore, Speed and Logger are required.
@@ -116,7 +117,7 @@ func (c *Console) signedIn(next http.HandlerFunc) http.Handler {
 		who, err := c.o.Gate.Identify(r)
 		switch {
 		case err == nil:
-			next(w, r.WithContext(withActor(r.Context(), act.Actor{Identity: who, Remote: access.Address(r.RemoteAddr)})))
+			next(w, r.WithContext(withActor(r.Context(), act.Actor{Identity: who, Remote: limit.Address(r.RemoteAddr)})))
 		case errors.Is(err, access.ErrSignedOut) && r.Method == http.MethodGet && r.URL.Path != "/live":
 			http.Redirect(w, r, "/signin?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
 		case status(err) == http.StatusInternalServerError: // what the store says is for the log, and not for whoever comes

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/fleet/console/access"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // signInRoutes are what somebody may ask who is not signed in.
@@ -47,7 +48,7 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request, code int, f
 func (c *Console) signIn(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	f := signInForm{Next: access.LocalPath(r.PostFormValue("next")), Name: r.PostFormValue("name")}
-	secret, _, err := c.o.Gate.SignIn(r.Context(), f.Name, r.PostFormValue("password"), access.Address(r.RemoteAddr))
+	secret, _, err := c.o.Gate.SignIn(r.Context(), f.Name, r.PostFormValue("password"), limit.Address(r.RemoteAddr))
 	if err != nil {
 		f.Problem = sentence(err.Error())
 		code := status(err)

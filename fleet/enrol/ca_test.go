@@ -317,16 +317,6 @@ func TestNextEpoch(t *testing.T) {
 	}
 }
 
-func TestHostOf(t *testing.T) {
-	for address, want := range map[string]string{
-		"10.0.0.1:99": "10.0.0.1", "[::ffff:10.0.0.1]:99": "10.0.0.1", "[2001:db8::1:2:3]:99": "2001:db8::/64", "[::1]:99": "::1", "pipe": "pipe",
-	} {
-		if got := hostOf(address); got != want {
-			t.Errorf("%s: %s", address, got)
-		}
-	}
-}
-
 func TestRenewFromAgrees(t *testing.T) {
 	cert, err := someCA(t).IssueClient(someKey(t).Public(), someTree(t), topics.Identity{Role: topics.RoleMachine, Name: "m"}, morning, 3*time.Hour)
 	if err != nil {

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
-	"sync"
 	"time"
 
-	"github.com/farebeat/farebeat/fleet/console/limit"
+	"github.com/farebeat/farebeat/fleet/limit"
 	"github.com/farebeat/farebeat/schemas"
 )
 
@@ -42,7 +39,7 @@ type handler struct {
 // answer bounds, reads and answers one request.
 func (h *handler) answer(do func(*http.Request, schemas.EnrolRequest, ask) (schemas.EnrolAnswer, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		remote := hostOf(req.RemoteAddr)
+		remote := limit.Address(req.RemoteAddr)
 		answer, err := h.ask(req, remote, do)
 		if err != nil {
 			h.refuse(w, remote, err)
@@ -134,7 +131,7 @@ func (h *handler) refuse(w http.ResponseWriter, remote string, err error) {
 	if !errors.As(err, &refusal) {
 		refusal = refuse(http.StatusServiceUnavailable, Unavailable, "the fleet cannot do this now, see its log; ask again later")
 		h.r.complain("unavailable", "a device could not be enrolled", "remote", remote, "error", err)
-	} else if h.r.log.due(remote+"\x00"+refusal.Reason, h.r.o.Now()) {
+	} else if h.r.log.Due(remote+"\x00"+refusal.Reason, h.r.o.Now()) {
 		h.r.o.Logger.Warn("a device was refused", "remote", remote, "reason", refusal.Reason, "error", refusal.Text)
 	}
 	h.r.stats.refuse(refusal.Reason)
@@ -154,47 +151,4 @@ func write(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a device that is gone asks again
-}
-
-// hostOf is an address without its port; of IPv6 the network, of which a host has all addresses.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	ip = ip.Unmap().WithZone("")
-	if ip.Is6() && !ip.IsLoopback() {
-		if p, err := ip.Prefix(64); err == nil {
-			return p.String()
-		}
-	}
-	return ip.String()
-}
-
-// refusals remembers when something was logged, for a bounded number of hosts.
-type refusals struct {
-	mu   sync.Mutex
-	last map[string]time.Time
-}
-
-const maxRefusals = 10_000
-
-func newRefusals() *refusals { return &refusals{last: map[string]time.Time{}} }
-
-// due reports whether a minute went by since the last time.
-func (l *refusals) due(key string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if t, ok := l.last[key]; ok && now.Sub(t) < time.Minute {
-		return false
-	}
-	if len(l.last) >= maxRefusals {
-		clear(l.last)
-	}
-	l.last[key] = now
-	return true
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/farebeat/farebeat/fleet/limit"
 	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
@@ -44,7 +45,7 @@ type Options struct {
 type Registry struct {
 	o     Options
 	stats Stats
-	log   *refusals
+	log   *limit.Table // what is logged once a minute
 
 	wake chan struct{} // one token: something changed
 
@@ -95,7 +96,7 @@ func New(ctx context.Context, o Options) (*Registry, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Registry{o: o, log: newRefusals(), wake: make(chan struct{}, 1)}
+	r := &Registry{o: o, log: limit.EachMinute(), wake: make(chan struct{}, 1)}
 	r.before = map[identity]time.Time{}
 	if _, err := r.refresh(ctx); err != nil {
 		return nil, err
@@ -418,7 +419,7 @@ func Follow(ctx context.Context, s Store, o Order) error {
 
 // complain logs an error once a minute.
 func (r *Registry) complain(what, message string, args ...any) {
-	if r.log.due(what, r.o.Now()) {
+	if r.log.Due(what, r.o.Now()) {
 		r.o.Logger.Error(message, args...)
 	}
 }

@@ -86,7 +86,7 @@ type handshakes struct{ r *Registry }
 // Write implements io.Writer.
 func (h handshakes) Write(p []byte) (int, error) {
 	h.r.stats.refuse("handshake")
-	if h.r.log.due("handshake", h.r.o.Now()) {
+	if h.r.log.Due("handshake", h.r.o.Now()) {
 		h.r.o.Logger.Warn("a connection for enrolment came to nothing; one a minute is told", "text", string(p))
 	}
 	return len(p), nil

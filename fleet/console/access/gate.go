@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/fleet/console/audit"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // Errors to branch on.
@@ -259,6 +260,6 @@ func (g *Gate) note(ctx context.Context, e audit.Entry) error {
 
 // noteOf is note of what somebody who is in did.
 func (g *Gate) noteOf(ctx context.Context, by Identity, remote string, e audit.Entry) error {
-	e.By, e.Role, e.Via, e.Remote = by.Name, string(by.Role), by.Via, Address(remote)
+	e.By, e.Role, e.Via, e.Remote = by.Name, string(by.Role), by.Via, limit.Address(remote)
 	return g.note(ctx, e)
 }

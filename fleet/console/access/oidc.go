@@ -18,6 +18,7 @@ import (
 
 	"github.com/farebeat/farebeat/fleet/console/audit"
 	"github.com/farebeat/farebeat/fleet/keys"
+	"github.com/farebeat/farebeat/fleet/limit"
 	"github.com/farebeat/farebeat/fleet/mask"
 )
 
@@ -202,7 +203,7 @@ func (g *Gate) StartOIDC(w http.ResponseWriter, r *http.Request, next string) er
 	if g.oidc == nil {
 		return fmt.Errorf("%w: this console has no sign-in provider", ErrInvalid)
 	}
-	if wait := g.tries.addresses.Take(Address(r.RemoteAddr), g.now()); wait > 0 {
+	if wait := g.tries.addresses.Take(limit.Address(r.RemoteAddr), g.now()); wait > 0 {
 		return TooMany{wait}
 	}
 	of, err := g.oidc.ask(r.Context())
@@ -225,7 +226,7 @@ func (g *Gate) FinishOIDC(w http.ResponseWriter, r *http.Request) (id Identity, 
 	if g.oidc == nil {
 		return Identity{}, "", fmt.Errorf("%w: this console has no sign-in provider", ErrInvalid)
 	}
-	remote := Address(r.RemoteAddr)
+	remote := limit.Address(r.RemoteAddr)
 	if wait := g.tries.addresses.Take(remote, g.now()); wait > 0 {
 		return Identity{}, "", TooMany{wait}
 	}

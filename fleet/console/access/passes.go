@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/fleet/console/audit"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // SignOut ends the session that somebody is in with. Who came in without one stays in.
@@ -108,7 +109,7 @@ func (g *Gate) NewToken(ctx context.Context, by Identity, remote string, want To
 	hash, _ := digest(secret, tokenPrefix)
 	p = Pass{
 		ID: newID(), Kind: Token, Hash: hash, Name: by.Name, Role: want.Role, Via: by.Via, Label: want.Label,
-		Remote: audit.Text(Address(remote), audit.MaxName), MadeAt: now, ExpiresAt: want.ExpiresAt, UsedAt: now,
+		Remote: audit.Text(limit.Address(remote), audit.MaxName), MadeAt: now, ExpiresAt: want.ExpiresAt, UsedAt: now,
 	}
 	entry.Subject = "token " + p.ID
 	entry.Detail = fmt.Sprintf("%q, %s", want.Label, entry.Detail)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/fleet/console/audit"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // ErrNoRole says that somebody was recognised who has no role at the console.
@@ -21,7 +22,7 @@ const (
 // without its port. The error is ErrBadPassword, ErrTooMany (as TooMany), ErrBusy, ErrNoRole, or what kept users file or store
 // from answering. Both outcomes are in the audit; of a flood of refusals their number.
 func (g *Gate) SignIn(ctx context.Context, name, password, remote string) (secret string, id Identity, err error) {
-	remote = Address(remote)
+	remote = limit.Address(remote)
 	role, err := g.password(ctx, name, password, remote)
 	if err != nil {
 		g.refuseSignIn(ctx, g.attempted(name), remote, ViaPassword, err)

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/farebeat/farebeat/fleet/console/limit"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // ErrTooMany says that somebody tries too often. It comes as a TooMany.

@@ -148,17 +148,6 @@ func TestWhereASignInLeadsTo(t *testing.T) {
 	}
 }
 
-func TestAddressesOfClients(t *testing.T) {
-	for remote, want := range map[string]string{
-		"192.0.2.1:50000": "192.0.2.1", "192.0.2.1": "192.0.2.1", "[2001:db8::1]:1": "2001:db8::/64", "[::ffff:192.0.2.1]:1": "192.0.2.1",
-		"[::1]:80": "::1", "[fe80::1%eth0]:1": "fe80::/64", "@": "@", "": "", strings.Repeat("x", 100): strings.Repeat("x", 64),
-	} {
-		if got := access.Address(remote); got != want {
-			t.Errorf("%q is %q, want %q", remote, got, want)
-		}
-	}
-}
-
 // Whatever a request carries: only the secrets let in, and nothing breaks.
 func FuzzIdentify(f *testing.F) {
 	c := newConsole(f, nil)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // admit lets those calls on whose caller may, before anything of them is read but the address.
@@ -26,7 +27,7 @@ func (a *API) admit(ctx huma.Context, next func(huma.Context)) {
 	refuse := func(code int, text string) {
 		writeProblem(w, r, code, o.OperationID+": "+text+wayOut(code))
 	}
-	address := access.Address(r.RemoteAddr)
+	address := limit.Address(r.RemoteAddr)
 	if wait := a.limits.address(address, a.o.Wall()); wait > 0 {
 		tooMany(w, refuse, wait)
 		return

@@ -3,7 +3,7 @@ package api
 import (
 	"time"
 
-	"github.com/farebeat/farebeat/fleet/console/limit"
+	"github.com/farebeat/farebeat/fleet/limit"
 )
 
 // How much one caller may ask. It is meant for scripts that run wild, and is beyond what a program needs that asks once a second.

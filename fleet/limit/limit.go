@@ -40,6 +40,14 @@ func New(o Options) *Table {
 	return t
 }
 
+// EachMinute is a table that lets one through a minute for each of 10,000 keys, such as a line of a log.
+func EachMinute() *Table {
+	return New(Options{Every: time.Minute, Burst: 1, Keys: 10_000, Shared: 256, Sweep: time.Minute})
+}
+
+// Due takes one if none has to wait, and reports whether it did.
+func (t *Table) Due(key string, now time.Time) bool { return t.Take(key, now) <= 0 }
+
 func (t *Table) limiter() *rate.Limiter { return rate.NewLimiter(rate.Every(t.o.Every), t.o.Burst) }
 
 // Take counts one at now, and says how long to wait where it is one too many, which is not counted.
