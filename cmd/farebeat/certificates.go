@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/certs"
 	"github.com/farebeat/farebeat/fleet/faults"
 )
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/certs"
 	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/topics/session"
 )

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/farebeat/farebeat/broker"
-	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
+	"github.com/farebeat/farebeat/fleet/certs"
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/enrol"
 	"github.com/farebeat/farebeat/fleet/expect/gtfs"
@@ -98,7 +98,7 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	for i, l := range c.Broker.Listeners {
 		key := fmt.Sprintf("broker.listeners[%d]", i)
 		add(key+".cert_file", l.CertFile, nil, func() error { return readOnly(os.ReadFile(l.CertFile)) })
-		add(key+".key_file", l.KeyFile, certs.Private, func() error { return readPair(l.CertFile, l.KeyFile) })
+		add(key+".key_file", l.KeyFile, keys.PrivateTLS, func() error { return readPair(l.CertFile, l.KeyFile) })
 		add(key+".client_ca_file", l.ClientCAFile, nil, func() error { return readOnly(certs.ReadAuthorities(l.ClientCAFile)) })
 	}
 	add("broker.users_file", c.Broker.UsersFile, keys.Private, func() error { return readOnly(broker.LoadUsers(c.Broker.UsersFile)) })
@@ -127,7 +127,7 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	}
 	web := c.Console
 	add("console.cert_file", web.CertFile, nil, func() error { return readOnly(os.ReadFile(web.CertFile)) })
-	add("console.key_file", web.KeyFile, certs.Private, func() error { return readPair(web.CertFile, web.KeyFile) })
+	add("console.key_file", web.KeyFile, keys.PrivateTLS, func() error { return readPair(web.CertFile, web.KeyFile) })
 	add("console.users_file", web.UsersFile, keys.Private, func() error { return readOnly(broker.LoadUsers(web.UsersFile)) })
 	add("console.oidc.client_secret_file", web.OIDC.ClientSecretFile, keys.Private, func() error { return readOnly(access.ReadClientSecret(web.OIDC.ClientSecretFile)) })
 	if _, err := os.Stat(caPath(c)); c.Enrol.Address != "" || c.Enrol.CAFile != "" || err == nil {
@@ -139,7 +139,7 @@ func namedFiles(ctx context.Context, c configs.Config) []namedFile {
 	add("client.password_file", c.Client.PasswordFile, keys.Private, func() error { return readOnly(readPassword(c.Client.PasswordFile)) })
 	add("client.ca_file", c.Client.CAFile, nil, func() error { return readOnly(certs.ReadAuthorities(c.Client.CAFile)) })
 	add("client.cert_file", c.Client.CertFile, nil, func() error { return readOnly(os.ReadFile(c.Client.CertFile)) })
-	add("client.key_file", c.Client.KeyFile, certs.Private, func() error { return readPair(c.Client.CertFile, c.Client.KeyFile) })
+	add("client.key_file", c.Client.KeyFile, keys.PrivateTLS, func() error { return readPair(c.Client.CertFile, c.Client.KeyFile) })
 	add("machine.key_file", c.Machine.KeyFile, keys.Private, func() error { return readOnly(readKey(c.Machine.KeyFile)) })
 	return files
 }

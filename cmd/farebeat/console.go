@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/certs"
 	"github.com/farebeat/farebeat/fleet/console"
 	"github.com/farebeat/farebeat/fleet/console/access"
 	"github.com/farebeat/farebeat/fleet/console/act"

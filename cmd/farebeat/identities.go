@@ -19,9 +19,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/farebeat/farebeat/broker/certs"
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet"
+	"github.com/farebeat/farebeat/fleet/certs"
 	"github.com/farebeat/farebeat/fleet/durable"
 	"github.com/farebeat/farebeat/fleet/enrol"
 	"github.com/farebeat/farebeat/fleet/faults"

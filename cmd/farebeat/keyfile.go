@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/farebeat/farebeat/fleet/keys"
@@ -27,29 +25,4 @@ func readKey(path string) ([]byte, error) {
 		return nil, usageError(fmt.Errorf("machine.key_file %s: want %d bytes as hex, as `farebeat machine key ID --out FILE` writes", path, keys.Size))
 	}
 	return key, nil
-}
-
-// writeSecret makes a file with mode 0600 that appears whole or not at all and is durable before it returns. A file that
-// is there is never overwritten: fs.ErrExist.
-func writeSecret(path, text string) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".secret-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
-	if _, err := f.WriteString(text); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil { // fails where path is
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

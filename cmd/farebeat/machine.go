@@ -15,6 +15,7 @@ import (
 	"github.com/farebeat/farebeat/edge/machine/city"
 	"github.com/farebeat/farebeat/edge/machine/journal"
 	"github.com/farebeat/farebeat/edge/ors"
+	"github.com/farebeat/farebeat/fleet/durable"
 	"github.com/farebeat/farebeat/topics"
 	"github.com/farebeat/farebeat/topics/session"
 )
@@ -92,7 +93,7 @@ may read (mode 0600), as farebeat machine run wants it; a file that is there is 
 				_, err = io.WriteString(cmd.OutOrStdout(), text)
 				return err
 			}
-			if err := writeSecret(out, text); errors.Is(err, fs.ErrExist) {
+			if err := durable.Create(out, []byte(text), 0o600); errors.Is(err, fs.ErrExist) {
 				return usageError(fmt.Errorf("--out %s: it is there and is not overwritten; name another file, or remove it first", out))
 			} else if err != nil {
 				return fmt.Errorf("--out: %w", err)

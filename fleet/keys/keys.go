@@ -16,7 +16,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/farebeat/farebeat/fleet/durable"
@@ -177,7 +176,7 @@ func Create(path string) (*Master, error) {
 	if _, err := rand.Read(secret); err != nil {
 		return nil, fmt.Errorf("create master key: %w", err)
 	}
-	if err := writeNew(path, []byte(hex.EncodeToString(secret)+"\n")); err != nil {
+	if err := durable.Create(path, []byte(hex.EncodeToString(secret)+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("create master key %s: %w", path, err)
 	}
 	return NewMaster(secret)
@@ -196,25 +195,4 @@ func LoadOrCreate(path string) (m *Master, created bool, err error) {
 		return m, false, err
 	}
 	return m, err == nil, err
-}
-
-// writeNew makes the file appear whole or not at all: a torn key file would look like a
-// key. The link fails if path exists.
-func writeNew(path string, content []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".key-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
-	if _, err := f.Write(content); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil {
-		return err
-	}
-	return durable.SyncDir(dir)
 }

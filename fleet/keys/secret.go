@@ -24,14 +24,31 @@ func Private(path string, info fs.FileInfo) error {
 	return nil
 }
 
+// PrivateTLS is Private for the key of a TLS certificate, but for this: where the file belongs to root, its group may read it. So
+// distributions give such keys to services (root:ssl-cert 0640), and PostgreSQL has the same rule.
+func PrivateTLS(path string, info fs.FileInfo) error {
+	if readByGroupOfRoot(info) {
+		return nil
+	}
+	if err := Private(path, info); err != nil {
+		return fmt.Errorf("%w, or give it to root and the service's group: chown root %s; chmod 640 %s", err, path, path)
+	}
+	return nil
+}
+
 // readByGroupOfRoot reports whether root and its file's group alone may read a file, and nobody but root write it.
 func readByGroupOfRoot(info fs.FileInfo) bool {
 	return info.Mode().Perm()&0o037 == 0 && ownedByRoot(info)
 }
 
-// ReadSecret reads a file of up to longest bytes with a secret, which must be Private. What is checked is what is read, whatever happens to the
-// name meanwhile.
+// ReadSecret reads a file of up to longest bytes with a secret, which must be Private.
 func ReadSecret(path string, longest int) ([]byte, error) {
+	return ReadFile(path, longest, Private)
+}
+
+// ReadFile reads a file of up to longest bytes that check, such as Private, lets pass. What is checked is what is read, whatever happens to the
+// name meanwhile.
+func ReadFile(path string, longest int, check func(path string, info fs.FileInfo) error) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -41,7 +58,7 @@ func ReadSecret(path string, longest int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := Private(path, info); err != nil {
+	if err := check(path, info); err != nil {
 		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, int64(longest)+1))

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/farebeat/farebeat/fleet/keys"
 )
 
 // Files are what a TLS end reads. All are PEM.
@@ -56,7 +57,7 @@ type stamp struct {
 // maxFile bounds a PEM file, in bytes.
 const maxFile = 1 << 20
 
-// Open reads the files. The key must be Private.
+// Open reads the files. The key must be keys.PrivateTLS.
 func Open(f Files) (*Live, error) {
 	l := &Live{files: f}
 	l.taken, _ = l.look() // a file that is not there is told by read
@@ -93,11 +94,11 @@ func (f Files) read() (*content, error) {
 
 // ReadPair reads a certificate and its key. The errors name the file.
 func ReadPair(cert, key string) (*tls.Certificate, error) {
-	certPEM, err := readFile(cert, false)
+	certPEM, err := keys.ReadFile(cert, maxFile, sound)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
-	keyPEM, err := readFile(key, true)
+	keyPEM, err := keys.ReadFile(key, maxFile, soundKey)
 	if err != nil {
 		return nil, fmt.Errorf("key of a certificate: %w", err)
 	}
@@ -110,7 +111,7 @@ func ReadPair(cert, key string) (*tls.Certificate, error) {
 
 // ReadAuthorities reads the certificates of who may sign others. The errors name the file.
 func ReadAuthorities(file string) (*x509.CertPool, error) {
-	pem, err := readFile(file, false)
+	pem, err := keys.ReadFile(file, maxFile, sound)
 	if err != nil {
 		return nil, fmt.Errorf("authorities: %w", err)
 	}
@@ -121,43 +122,22 @@ func ReadAuthorities(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// ErrOpen says that a private key can be read by others than its owner.
-var ErrOpen = errors.New("others may read it")
-
-func readFile(path string, secret bool) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // it was read only
-	info, err := f.Stat()
+// sound refuses what cannot be a PEM file.
+func sound(path string, info fs.FileInfo) error {
 	switch {
-	case err != nil:
-		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: %w: want a regular file", path, fs.ErrInvalid)
+		return fmt.Errorf("%s: %w: want a regular file", path, fs.ErrInvalid)
 	case info.Size() > maxFile:
-		return nil, fmt.Errorf("%s: has %d bytes, at most %d are read", path, info.Size(), maxFile)
-	}
-	if secret {
-		if err := Private(path, info); err != nil {
-			return nil, err
-		}
-	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
-}
-
-// Private refuses the key of a certificate that others than its owner may read or write: ErrOpen. The group may read one that belongs to
-// root: so distributions give such keys to services (root:ssl-cert 0640), and PostgreSQL has the same rule.
-func Private(path string, info fs.FileInfo) error {
-	most := fs.FileMode(0o600)
-	if ownedByRoot(info) {
-		most = 0o640
-	}
-	if perm := info.Mode().Perm(); perm&0o077&^most != 0 {
-		return fmt.Errorf("%s: %w (mode %04o); run: chmod 600 %s, or give it to root and the service's group: chown root %s; chmod 640 %s", path, ErrOpen, perm, path, path, path)
+		return fmt.Errorf("%s: has %d bytes, at most %d are read", path, info.Size(), maxFile)
 	}
 	return nil
+}
+
+func soundKey(path string, info fs.FileInfo) error {
+	if err := sound(path, info); err != nil {
+		return err
+	}
+	return keys.PrivateTLS(path, info)
 }
 
 // Server is a configuration for a server. It shows what is in force to each connection, with protocols as tls.Config.NextProtos.

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/farebeat/farebeat/broker/certs"
+	"github.com/farebeat/farebeat/fleet/certs"
 )
 
 // made is a certificate and its key as PEM.
