@@ -239,6 +239,15 @@ func ParseFingerprint(s string) (sum [32]byte, err error) {
 	return [32]byte(b), nil
 }
 
+// ParseEnrolAddress gives host:port of https://host:port, by which devices reach the fleet.
+func ParseEnrolAddress(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
+		return "", fmt.Errorf("%.80q: want https://host:port", s)
+	}
+	return u.Host, CheckHostPort(u.Host)
+}
+
 // CheckHostPort wants host:port, both given.
 func CheckHostPort(s string) error {
 	host, port, err := net.SplitHostPort(s)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -162,14 +161,11 @@ func (f *codeFlags) run(cmd *cobra.Command) error {
 // enrolAddress is where devices reach the fleet: as given, or as the configuration has it.
 func enrolAddress(e configs.Enrol, given string) (string, error) {
 	if given != "" {
-		u, err := url.Parse(given)
-		if err != nil || u.Scheme != "https" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-			return "", fmt.Errorf("--url %q: want https://host:port", given)
+		address, err := schemas.ParseEnrolAddress(given)
+		if err != nil {
+			return "", fmt.Errorf("--url %w", err)
 		}
-		if err := schemas.CheckHostPort(u.Host); err != nil {
-			return "", fmt.Errorf("--url: %w", err)
-		}
-		return u.Host, nil
+		return address, nil
 	}
 	_, port, err := net.SplitHostPort(e.Address)
 	hosts := enrolHosts(e)

@@ -180,9 +180,9 @@ func TestEnrolAGatewayAndItsMachines(t *testing.T) {
 	if code, _, errOut := o.try("join", o.code("gateway", "1216"), "--out", gateway); code != exitUsage || !strings.Contains(errOut, "--again") {
 		t.Errorf("once more: %d %s", code, errOut)
 	}
-	before, _ := enrol.ReadDevice(own)
+	before, _ := deviceFiles().ReadDevice(own)
 	o.must("join", o.code("gateway", "1216"), "--out", gateway, "--again")
-	if after, err := enrol.ReadDevice(own); err != nil || after.Key.Equal(before.Key) || after.Cert.Equal(before.Cert) {
+	if after, err := deviceFiles().ReadDevice(own); err != nil || after.Key.Equal(before.Key) || after.Cert.Equal(before.Cert) {
 		t.Errorf("--again: %v", err)
 	}
 	var types []string
@@ -219,7 +219,7 @@ func TestJoinRefusesAnotherAuthority(t *testing.T) {
 	}
 	// And a server of the right authority, but under another name.
 	right, _ := schemas.ParseEnrolURL(text)
-	_, err = enrol.Join(t.Context(), enrol.JoinOptions{Address: "ip6-localhost:1", Authority: right.Authority, Code: right.Code, Dir: o.device("x")})
+	_, err = enrol.Join(t.Context(), enrol.JoinOptions{Files: deviceFiles(), Address: "ip6-localhost:1", Authority: right.Authority, Code: right.Code, Dir: o.device("x")})
 	if err == nil {
 		t.Error("nobody is there")
 	}
@@ -251,7 +251,7 @@ func TestJoinChecksTheName(t *testing.T) {
 	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }), ReadHeaderTimeout: time.Second}
 	defer server.Close()
 	go server.Serve(listener)
-	_, err = enrol.Join(t.Context(), enrol.JoinOptions{Address: listener.Addr().String(), Authority: ca.Fingerprint(), Code: strings.Repeat("A", 26), Dir: o.device("gw")})
+	_, err = enrol.Join(t.Context(), enrol.JoinOptions{Files: deviceFiles(), Address: listener.Addr().String(), Authority: ca.Fingerprint(), Code: strings.Repeat("A", 26), Dir: o.device("gw")})
 	var wrong x509.HostnameError
 	if !errors.As(err, &wrong) || asked.Load() != 0 {
 		t.Errorf("%v, asked %d times", err, asked.Load())
@@ -271,6 +271,7 @@ func TestQuarantineAndAdmission(t *testing.T) {
 	waits := make(chan schemas.EnrolAnswer, 100)
 	joined := make(chan error, 1)
 	join := enrol.JoinOptions{
+		Files:   deviceFiles(),
 		Address: u.Address, Authority: u.Authority, Code: u.Code, Role: u.Role, Name: u.Name, Dir: o.device("second"), Least: time.Millisecond, Most: 10 * time.Millisecond,
 		Waits: func(a schemas.EnrolAnswer) {
 			select {
@@ -294,7 +295,7 @@ func TestQuarantineAndAdmission(t *testing.T) {
 	if err := <-joined; err != nil {
 		t.Fatal(err)
 	}
-	d, err := enrol.ReadDevice(filepath.Join(join.Dir, enrol.DeviceFile))
+	d, err := deviceFiles().ReadDevice(filepath.Join(join.Dir, enrol.DeviceFile))
 	if err != nil || d.Cert.Subject.CommonName != "gateway 1300" {
 		t.Errorf("%v, %v", d.Cert.Subject, err)
 	}
@@ -320,7 +321,7 @@ func TestLostAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	join := enrol.JoinOptions{Address: freePort(t), Authority: u.Authority, Code: u.Code, Role: u.Role, Name: u.Name, Dir: o.device("m")}
+	join := enrol.JoinOptions{Files: deviceFiles(), Address: freePort(t), Authority: u.Authority, Code: u.Code, Role: u.Role, Name: u.Name, Dir: o.device("m")}
 	if _, err := enrol.Join(t.Context(), join); err == nil {
 		t.Fatal("nobody listens there")
 	}
@@ -383,7 +384,7 @@ func TestCrashWhileJoining(t *testing.T) {
 		t.Fatal(err)
 	}
 	crash := errors.New("crash")
-	join := enrol.JoinOptions{Address: u.Address, Authority: u.Authority, Code: u.Code, Dir: o.device("m"), Before: func(schemas.EnrolAnswer) error { return crash }}
+	join := enrol.JoinOptions{Files: deviceFiles(), Address: u.Address, Authority: u.Authority, Code: u.Code, Dir: o.device("m"), Before: func(schemas.EnrolAnswer) error { return crash }}
 	if _, err := enrol.Join(t.Context(), join); !errors.Is(err, crash) {
 		t.Fatal(err)
 	}
@@ -428,7 +429,7 @@ func TestRenewByItself(t *testing.T) {
 	if err != nil || r == nil {
 		t.Fatal(err)
 	}
-	before, err := enrol.ReadDevice(c.Client.CertFile)
+	before, err := deviceFiles().ReadDevice(c.Client.CertFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +450,7 @@ func TestRenewByItself(t *testing.T) {
 	if next.Key.Equal(old.Key) || !next.Cert.NotAfter.After(old.Cert.NotAfter) {
 		t.Error("the key is the same, or the end")
 	}
-	if kept, err := enrol.ReadDevice(c.Client.CertFile); err != nil || !kept.Cert.Equal(next.Cert) {
+	if kept, err := deviceFiles().ReadDevice(c.Client.CertFile); err != nil || !kept.Cert.Equal(next.Cert) {
 		t.Errorf("not kept: %v", err)
 	}
 	// The answer was lost, as it were: the old pair is there still, and the key that was asked with.
@@ -464,7 +465,7 @@ func TestRenewByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	for {
-		if d, err := enrol.ReadDevice(c.Client.CertFile); err == nil && d.Cert.Equal(next.Cert) {
+		if d, err := deviceFiles().ReadDevice(c.Client.CertFile); err == nil && d.Cert.Equal(next.Cert) {
 			break
 		}
 		time.Sleep(time.Millisecond) // for a file
@@ -547,7 +548,7 @@ func TestReplaceAMachine(t *testing.T) {
 	if epoch := firstSold(t, second); epoch != 5 {
 		t.Errorf("the new unit's journal begins with epoch %d", epoch)
 	}
-	old, err := enrol.ReadDevice(filepath.Join(first, enrol.DeviceFile))
+	old, err := deviceFiles().ReadDevice(filepath.Join(first, enrol.DeviceFile))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/edge/enrol"
 	"github.com/farebeat/farebeat/fleet/durable"
+	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
 )
@@ -31,8 +31,8 @@ func renewer(c configs.Client, now func() time.Time, logger *slog.Logger) (*enro
 	if c.CertFile == "" || c.EnrolURL == "" {
 		return nil, nil
 	}
-	r := &enrol.Renewer{File: c.CertFile, CAFile: c.CAFile, URL: c.EnrolURL, Now: now, Logger: logger}
-	switch _, err := r.Address(); {
+	r := &enrol.Renewer{File: c.CertFile, CAFile: c.CAFile, URL: c.EnrolURL, Files: deviceFiles(), Now: now, Logger: logger}
+	switch _, err := schemas.ParseEnrolAddress(c.EnrolURL); {
 	case err != nil:
 		return nil, usageError(fmt.Errorf("client.enrol_url: %w", err))
 	case c.CertFile != c.KeyFile:
@@ -42,6 +42,15 @@ func renewer(c configs.Client, now func() time.Time, logger *slog.Logger) (*enro
 		return nil, usageError(errors.New("client.enrol_url: client.ca_file has to name the authority that the fleet's address for enrolment is of"))
 	}
 	return r, nil
+}
+
+// deviceFiles are the files of a device.
+func deviceFiles() enrol.Files {
+	const longest = 64 << 10
+	return enrol.Files{
+		Read:    func(path string) ([]byte, error) { return keys.ReadSecret(path, longest) },
+		Replace: func(path string, body []byte, mode fs.FileMode) error { return durable.Replace(path, body, mode, nil) },
+	}
 }
 
 // joinFlags are the flags of `farebeat join`.
@@ -94,7 +103,7 @@ func (f *joinFlags) target(in io.Reader, text string) (enrol.JoinOptions, error)
 		}
 		text = strings.TrimSpace(line)
 	}
-	o := enrol.JoinOptions{Dir: f.out, Again: f.again, Role: f.role, Name: f.name}
+	o := enrol.JoinOptions{Dir: f.out, Files: deviceFiles(), Again: f.again, Role: f.role, Name: f.name}
 	if !strings.HasPrefix(text, "https://") {
 		u, err := schemas.ParseEnrolURL(text)
 		if err == nil && (f.authority != "" || f.role != "" || f.name != "") {
@@ -103,18 +112,18 @@ func (f *joinFlags) target(in io.Reader, text string) (enrol.JoinOptions, error)
 		o.Address, o.Authority, o.Code, o.Role, o.Name = u.Address, u.Authority, u.Code, u.Role, u.Name
 		return o, err
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return o, fmt.Errorf("URL %.80q: want https://HOST:PORT", text)
+	address, err := schemas.ParseEnrolAddress(text)
+	if err != nil {
+		return o, fmt.Errorf("URL %w", err)
 	}
+	o.Address = address
 	if f.authority == "" || f.role == "" || f.name == "" {
 		return o, errors.New("without a code --ca-sha256, --role and --name are required")
 	}
 	if o.Authority, err = schemas.ParseFingerprint(f.authority); err != nil {
 		return o, fmt.Errorf("--ca-sha256: %w", err)
 	}
-	o.Address = u.Host
-	return o, schemas.CheckHostPort(o.Address)
+	return o, nil
 }
 
 func (f *joinFlags) run(cmd *cobra.Command, text string) error {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farebeat/farebeat/fleet/durable"
+	"github.com/farebeat/farebeat/fleet/keys"
 	"github.com/farebeat/farebeat/schemas"
 )
 
@@ -21,7 +23,7 @@ var issued = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // someDevice is one whose certificate holds 30 days from issued on, signed by itself: who signed it is not looked at here.
 func someDevice(t testing.TB, dir string) Device {
 	t.Helper()
-	key, err := newKey(filepath.Join(dir, PendingFile))
+	key, err := files().newKey(filepath.Join(dir, PendingFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +42,7 @@ func someDevice(t testing.TB, dir string) Device {
 	d := Device{key, cert}
 	text, err := d.pem()
 	if err == nil {
-		err = replace(filepath.Join(dir, DeviceFile), text, 0o600)
+		err = files().Replace(filepath.Join(dir, DeviceFile), text, 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -48,14 +50,24 @@ func someDevice(t testing.TB, dir string) Device {
 	return d
 }
 
+const longest = 64 << 10 // bytes of a file
+
+// files are those of the product.
+func files() Files {
+	return Files{
+		Read:    func(path string) ([]byte, error) { return keys.ReadSecret(path, longest) },
+		Replace: func(path string, body []byte, mode fs.FileMode) error { return durable.Replace(path, body, mode, nil) },
+	}
+}
+
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	d := someDevice(t, dir)
 	path, pending := filepath.Join(dir, DeviceFile), filepath.Join(dir, PendingFile)
-	if got, err := ReadDevice(path); err != nil || !got.Key.Equal(d.Key) || !got.Cert.Equal(d.Cert) {
+	if got, err := files().ReadDevice(path); err != nil || !got.Key.Equal(d.Key) || !got.Cert.Equal(d.Cert) {
 		t.Errorf("read again: %v", err)
 	}
-	if key, err := pendingKey(pending); err != nil || !key.Equal(d.Key) {
+	if key, err := files().pendingKey(pending); err != nil || !key.Equal(d.Key) {
 		t.Errorf("the pending key is another one: %v", err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -67,27 +79,27 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := ReadDevice(path); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
+	if _, err := files().ReadDevice(path); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
 		t.Errorf("an open file: %v", err)
 	}
-	if _, err := pendingKey(pending); err == nil || !strings.Contains(err.Error(), "open to others") {
+	if _, err := files().pendingKey(pending); err == nil || !strings.Contains(err.Error(), "open to others") {
 		t.Errorf("an open key: %v", err)
 	}
 	if err := errors.Join(remove(path), remove(path)); err != nil {
 		t.Error(err)
 	}
-	if _, err := ReadDevice(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := files().ReadDevice(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("none: %v", err)
 	}
-	for text, want := range map[string]string{"": "no private key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n": "no ECDSA key", strings.Repeat("x", maxFile+1): "more than"} {
+	for text, want := range map[string]string{"": "no private key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n": "no ECDSA key", strings.Repeat("x", longest+1): "longer than"} {
 		bad := filepath.Join(t.TempDir(), "k")
 		if err := os.WriteFile(bad, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := pendingKey(bad); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := files().pendingKey(bad); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v", text, err)
 		}
-		if _, err := ReadDevice(bad); err == nil {
+		if _, err := files().ReadDevice(bad); err == nil {
 			t.Errorf("%.20q is a device", text)
 		}
 	}
@@ -97,7 +109,7 @@ func TestWhenToRenew(t *testing.T) {
 	dir := t.TempDir()
 	someDevice(t, dir)
 	now := issued
-	r := Renewer{File: filepath.Join(dir, DeviceFile), Now: func() time.Time { return now }}
+	r := Renewer{Files: files(), File: filepath.Join(dir, DeviceFile), Now: func() time.Time { return now }}
 	for _, tc := range []struct {
 		after  time.Duration
 		spread float64
@@ -130,7 +142,7 @@ func TestRenewerAddress(t *testing.T) {
 	for text, want := range map[string]string{
 		"https://fleet.example:8444": "fleet.example:8444", "https://[::1]:1/": "[::1]:1", "http://h:1": "", "https://h": "", "https://u@h:1": "", "https://h:1/x": "", "https://h:1?a": "", "": "",
 	} {
-		if got, err := (Renewer{URL: text}).Address(); (err == nil) != (want != "") || err == nil && got != want {
+		if got, err := schemas.ParseEnrolAddress(text); (err == nil) != (want != "") || err == nil && got != want {
 			t.Errorf("%q: %q, %v", text, got, err)
 		}
 	}
@@ -180,7 +192,7 @@ func FuzzReadDevice(f *testing.F) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if d, err := ReadDevice(path); err == nil && (d.Key == nil || d.Cert == nil || !d.Key.PublicKey.Equal(d.Cert.PublicKey)) {
+		if d, err := files().ReadDevice(path); err == nil && (d.Key == nil || d.Cert == nil || !d.Key.PublicKey.Equal(d.Cert.PublicKey)) {
 			t.Fatal("a device without a key, or with another's")
 		}
 	})

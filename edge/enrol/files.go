@@ -1,20 +1,16 @@
 package enrol
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 )
 
 // The files of a device's folder.
@@ -28,15 +24,23 @@ const (
 // nextSuffix is behind the name of a device's file for the key of a renewal that is under way.
 const nextSuffix = ".next"
 
+// Files are how the files of a device are read and written: they are secrets, and all that it is known by.
+type Files struct {
+	// Read reads a file that only its owner may read or write. Where there is none, errors.Is(err, fs.ErrNotExist) holds.
+	Read func(path string) ([]byte, error)
+	// Replace puts a file in place whole: after a crash there is the one of before or the new one. The new one is on disk when it returns.
+	Replace func(path string, body []byte, mode fs.FileMode) error
+}
+
 // Device is a device's key and certificate.
 type Device struct {
 	Key  *ecdsa.PrivateKey
 	Cert *x509.Certificate
 }
 
-// ReadDevice reads the file with a device's key and certificate. One that others than its owner may read is refused.
-func ReadDevice(path string) (Device, error) {
-	text, err := readPrivate(path)
+// ReadDevice reads the file with a device's key and certificate.
+func (f Files) ReadDevice(path string) (Device, error) {
+	text, err := f.Read(path)
 	if err != nil {
 		return Device{}, err
 	}
@@ -68,10 +72,10 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 }
 
 // pendingKey reads the key of a request that is under way, or makes one that is on disk before anybody sees it.
-func pendingKey(path string) (*ecdsa.PrivateKey, error) {
-	text, err := readPrivate(path)
+func (f Files) pendingKey(path string) (*ecdsa.PrivateKey, error) {
+	text, err := f.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return newKey(path)
+		return f.newKey(path)
 	}
 	if err != nil {
 		return nil, err
@@ -88,7 +92,7 @@ func pendingKey(path string) (*ecdsa.PrivateKey, error) {
 	return key, nil
 }
 
-func newKey(path string) (*ecdsa.PrivateKey, error) {
+func (f Files) newKey(path string) (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -97,7 +101,7 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, replace(path, text, 0o600)
+	return key, f.Replace(path, text, 0o600)
 }
 
 // request is a certificate request: the key, and the proof that it is here. There are no names in it.
@@ -106,72 +110,10 @@ func request(key *ecdsa.PrivateKey) (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), err
 }
 
-// Fingerprint is the SHA-256 of a public key (SubjectPublicKeyInfo), hex: an administrator compares it before a device is admitted.
-func Fingerprint(key *ecdsa.PrivateKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:]), err
-}
-
-// maxFile bounds a file that is read, in bytes.
-const maxFile = 64 << 10
-
-// readPrivate reads a file with a secret, which only its owner may read or write.
-func readPrivate(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return nil, fmt.Errorf("%s: the file is open to others (mode %04o); run: chmod 600 %s", path, perm, path)
-	}
-	if info.Size() > maxFile {
-		return nil, fmt.Errorf("%s: more than %d bytes", path, maxFile)
-	}
-	var b bytes.Buffer
-	_, err = b.ReadFrom(f)
-	return b.Bytes(), err
-}
-
-// replace puts a file in place whole: after a crash there is the one of before or the new one. The new one is on disk when it returns.
-func replace(path string, body []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(body)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// remove deletes a file that may be gone already.
+// remove deletes a file that may be gone already. One that is back after a loss of power does no harm.
 func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

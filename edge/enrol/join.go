@@ -26,6 +26,7 @@ type JoinOptions struct {
 	Role      string            // who it says that it is
 	Name      string            // likewise
 	Dir       string            // its folder, made with mode 0700 where it is missing
+	Files     Files             // required
 	Again     bool              // also where it has a certificate
 	// Before is called with the answer before the certificate is in place, for what has to be there with it; it may be called again after a
 	// crash. Nil: nothing.
@@ -72,7 +73,7 @@ func (o JoinOptions) join(ctx context.Context) (Device, error) {
 	if d, done, err := o.joined(); done || err != nil {
 		return d, err
 	}
-	key, err := pendingKey(o.path(PendingFile))
+	key, err := o.Files.pendingKey(o.path(PendingFile))
 	if err != nil {
 		return Device{}, err
 	}
@@ -90,7 +91,7 @@ func (o JoinOptions) join(ctx context.Context) (Device, error) {
 
 // joined looks for what an earlier call did. A pending key that has its certificate is what a crash left.
 func (o JoinOptions) joined() (Device, bool, error) {
-	d, err := ReadDevice(o.path(DeviceFile))
+	d, err := o.Files.ReadDevice(o.path(DeviceFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return Device{}, false, nil
 	}
@@ -99,7 +100,7 @@ func (o JoinOptions) joined() (Device, bool, error) {
 	}
 	_, pendingErr := os.Stat(o.path(PendingFile))
 	if pendingErr == nil {
-		key, err := pendingKey(o.path(PendingFile))
+		key, err := o.Files.pendingKey(o.path(PendingFile))
 		if err != nil {
 			return Device{}, false, err
 		}
@@ -151,11 +152,11 @@ func (o JoinOptions) keep(answer schemas.EnrolAnswer, key *ecdsa.PrivateKey, aut
 	if err != nil {
 		return d, err
 	}
-	if err := replace(o.path(CAFile), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw}), 0o644); err != nil {
+	if err := o.Files.Replace(o.path(CAFile), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw}), 0o644); err != nil {
 		return d, err
 	}
 	if answer.MachineKey != "" {
-		if err := replace(o.path(MachineFile), []byte(answer.MachineKey+"\n"), 0o600); err != nil {
+		if err := o.Files.Replace(o.path(MachineFile), []byte(answer.MachineKey+"\n"), 0o600); err != nil {
 			return d, err
 		}
 	}
@@ -164,7 +165,7 @@ func (o JoinOptions) keep(answer schemas.EnrolAnswer, key *ecdsa.PrivateKey, aut
 			return d, err
 		}
 	}
-	if err := replace(o.path(DeviceFile), text, 0o600); err != nil {
+	if err := o.Files.Replace(o.path(DeviceFile), text, 0o600); err != nil {
 		return d, err
 	}
 	return d, remove(o.path(PendingFile))

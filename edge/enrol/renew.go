@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/url"
 	"os"
 	"time"
 
@@ -22,6 +21,7 @@ type Renewer struct {
 	File   string // with key and certificate, see DeviceFile
 	CAFile string // the fleet's authority
 	URL    string // https://host:port of the fleet
+	Files  Files
 	Now    func() time.Time
 	Logger *slog.Logger
 }
@@ -34,15 +34,6 @@ const (
 	renewMost   = time.Hour
 	renewSpread = 10 // a fleet that was enrolled in a day renews over a tenth of the last third
 )
-
-// Address checks the renewer's URL and gives its host:port.
-func (r Renewer) Address() (string, error) {
-	u, err := url.Parse(r.URL)
-	if err != nil || u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
-		return "", fmt.Errorf("URL %.80q: want https://host:port", r.URL)
-	}
-	return u.Host, schemas.CheckHostPort(u.Host)
-}
 
 // Run renews until ctx ends. What fails is logged and tried again; a certificate that is over needs the device to be enrolled again.
 func (r Renewer) Run(ctx context.Context) {
@@ -71,7 +62,7 @@ func (r Renewer) Run(ctx context.Context) {
 
 // due reports whether it is time, and else for how long to wait before looking again.
 func (r Renewer) due(spread float64) (wait time.Duration, due bool, err error) {
-	d, err := ReadDevice(r.File)
+	d, err := r.Files.ReadDevice(r.File)
 	if err != nil {
 		return lookAgain, false, err
 	}
@@ -90,11 +81,11 @@ func (r Renewer) due(spread float64) (wait time.Duration, due bool, err error) {
 // Renew gets the next certificate, with another key, and puts both in the place of those before at once. The key is kept before it is shown, so that
 // after a crash or a lost answer the same one is asked with again. The certificate before stays good until its end.
 func (r Renewer) Renew(ctx context.Context) (Device, error) {
-	address, err := r.Address()
+	address, err := schemas.ParseEnrolAddress(r.URL)
 	if err != nil {
 		return Device{}, err
 	}
-	old, err := ReadDevice(r.File)
+	old, err := r.Files.ReadDevice(r.File)
 	if err != nil {
 		return Device{}, err
 	}
@@ -106,7 +97,7 @@ func (r Renewer) Renew(ctx context.Context) (Device, error) {
 	if !pool.AppendCertsFromPEM(authority) {
 		return Device{}, fmt.Errorf("%s: has no certificate in PEM form", r.CAFile)
 	}
-	key, err := pendingKey(r.File + nextSuffix)
+	key, err := r.Files.pendingKey(r.File + nextSuffix)
 	if err != nil {
 		return Device{}, err
 	}
@@ -114,7 +105,7 @@ func (r Renewer) Renew(ctx context.Context) (Device, error) {
 		if err := remove(r.File + nextSuffix); err != nil {
 			return Device{}, err
 		}
-		if key, err = pendingKey(r.File + nextSuffix); err != nil {
+		if key, err = r.Files.pendingKey(r.File + nextSuffix); err != nil {
 			return Device{}, err
 		}
 	}
@@ -139,7 +130,7 @@ func (r Renewer) Renew(ctx context.Context) (Device, error) {
 	if err != nil {
 		return Device{}, err
 	}
-	if err := replace(r.File, text, 0o600); err != nil {
+	if err := r.Files.Replace(r.File, text, 0o600); err != nil {
 		return Device{}, err
 	}
 	return next, remove(r.File + nextSuffix)
