@@ -16,11 +16,10 @@ import (
 
 // attendFlags are the flags of commands that order something about a fault.
 type attendFlags struct {
-	store   storeFlags
-	order   faults.Order
-	until   string
-	length  time.Duration
-	timeout time.Duration
+	givingFlags
+	order  faults.Order
+	until  string
+	length time.Duration
 }
 
 func newFaultsAttendCmds() []*cobra.Command {
@@ -50,11 +49,8 @@ and why is kept: see farebeat faults audit.`
 			Example: "  farebeat faults " + c.use[:len(c.use)-2] + "M-01K5Y0H3QZ0000000000000000 --note 'technician is on the way'",
 			RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, c.verb, args[0]) },
 		}
-		f.store.config.register(cmd)
-		cmd.Flags().StringVar(&f.store.data, "data", "", "data folder of the fleet service; the configuration's without it")
-		cmd.Flags().StringVar(&f.order.By, "by", "", "who orders it; the user of the configuration, else of the system, without it")
+		f.register(cmd)
 		cmd.Flags().StringVar(&f.order.Note, "note", "", "why, for those who read it later")
-		cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "how long to wait for a farebeat serve that runs")
 		if c.timed {
 			cmd.Flags().StringVar(&f.until, "until", "", "until this time, RFC 3339")
 			cmd.Flags().DurationVar(&f.length, "for", 0, "for so long, such as 2h")
@@ -88,10 +84,8 @@ func (f *attendFlags) run(cmd *cobra.Command, verb faults.Verb, id string) error
 		return usageError(fmt.Errorf("fault %s ended at %s", id, known.ClosedAt.UTC().Format(time.RFC3339)))
 	}
 	o := f.order
-	o.ID, o.Verb, o.Fault, o.At = randomID(), verb, id, milli(time.Now())
-	if o.By == "" {
-		o.By = whoAmI(c.Client)
-	}
+	o.ID, o.Verb, o.Fault = randomID(), verb, id
+	o.By, o.At = f.who(c.Client)
 	if f.until != "" {
 		if o.Until, err = time.Parse(time.RFC3339, f.until); err != nil {
 			return usageError(fmt.Errorf("--until %q: want a time such as 2026-11-22T05:00:00Z", f.until))

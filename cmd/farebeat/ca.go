@@ -37,8 +37,7 @@ type serverFlags struct {
 }
 
 func (f *serverFlags) register(cmd *cobra.Command) {
-	f.store.config.register(cmd)
-	cmd.Flags().StringVar(&f.store.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	f.store.registerData(cmd)
 	cmd.Flags().StringArrayVar(&f.hosts, "host", nil, "host name or IP address that devices and browsers reach the server by; may be repeated")
 	cmd.Flags().DurationVar(&f.validity, "validity", enrol.DefaultValidity, "how long the server's certificate holds")
 }

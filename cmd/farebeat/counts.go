@@ -45,8 +45,7 @@ operator's clock (date,route_id,hour,distinct,peak,mean).`,
 			return errors.Join(err, out.Error(), s.Close())
 		},
 	}
-	flags.config.register(cmd)
-	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	flags.registerData(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "from this time on, RFC 3339; the beginning without it")
 	cmd.Flags().StringVar(&to, "to", "", "before this time, RFC 3339; the end without it")
 	cmd.Flags().StringVar(&route, "route", "", "only this route")

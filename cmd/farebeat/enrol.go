@@ -27,26 +27,20 @@ func newEnrolCmd() *cobra.Command {
 
 // identityFlags are those of commands that order something about identities.
 type identityFlags struct {
-	store   storeFlags
-	order   enrol.Order
-	timeout time.Duration
+	givingFlags
+	order enrol.Order
 }
 
 func (f *identityFlags) register(cmd *cobra.Command) {
-	f.store.config.register(cmd)
-	cmd.Flags().StringVar(&f.store.data, "data", "", "data folder of the fleet service; the configuration's without it")
-	cmd.Flags().StringVar(&f.order.By, "by", "", "who orders it; the user of the configuration, else of the system, without it")
+	f.givingFlags.register(cmd)
 	cmd.Flags().StringVar(&f.order.Reason, "reason", "", "why, for those who read it later")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "how long to wait for a farebeat serve that runs")
 }
 
 // load reads the configuration and dates the order.
 func (f *identityFlags) load(action enrol.Action) (configs.Config, error) {
 	c, err := f.store.load()
-	f.order.ID, f.order.Action, f.order.At = randomID(), action, milli(time.Now())
-	if f.order.By == "" {
-		f.order.By = whoAmI(c.Client)
-	}
+	f.order.ID, f.order.Action = randomID(), action
+	f.order.By, f.order.At = f.who(c.Client)
 	return c, err
 }
 

@@ -26,8 +26,7 @@ type whyFlags struct {
 }
 
 func (f *whyFlags) register(cmd *cobra.Command) {
-	f.store.config.register(cmd)
-	cmd.Flags().StringVar(&f.store.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	f.store.registerData(cmd)
 	cmd.Flags().StringVar(&f.route, "route", "", "show what each source of the configuration says of this route")
 	cmd.Flags().StringVar(&f.at, "at", "", "time of the local clock, HH:MM; now without it")
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os"
 	"slices"
 	"time"
 
@@ -30,9 +29,14 @@ type storeFlags struct {
 }
 
 func (f *storeFlags) register(cmd *cobra.Command) {
+	f.registerData(cmd)
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON, one object a line")
+}
+
+// registerData is register for a command that prints no JSON.
+func (f *storeFlags) registerData(cmd *cobra.Command) {
 	f.config.register(cmd)
 	cmd.Flags().StringVar(&f.data, "data", "", "data folder of the fleet service; the configuration's without it")
-	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON, one object a line")
 }
 
 // open opens the store for reading.
@@ -50,8 +54,10 @@ func (f *storeFlags) openStore(ctx context.Context, write bool) (*store.Store, c
 	if err != nil {
 		return nil, c, err
 	}
-	if _, err := os.Stat(storePath(c.Data)); write && err != nil {
-		return nil, c, usageError(fmt.Errorf("%w (--data names the data folder)", err))
+	if write {
+		if err := storeIsThere(c); err != nil {
+			return nil, c, err
+		}
 	}
 	s, err := store.Open(ctx, storePath(c.Data), store.Options{ReadOnly: !write})
 	if errors.Is(err, store.ErrInUse) {

@@ -41,8 +41,7 @@ exactly as the machine made it. Columns that TIDES does not have begin with x_; 
 			})
 		},
 	}
-	flags.config.register(cmd)
-	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	flags.registerData(cmd)
 	registerFilter(cmd, &flags, &filter)
 	cmd.Flags().StringVar(&format, "format", "csv", "csv or jsonl")
 	cmd.Flags().StringVar(&path, "out", "", "file; standard output without it")

@@ -101,8 +101,7 @@ may read (mode 0600), as farebeat machine run wants it; a file that is there is 
 			return nil
 		},
 	}
-	flags.config.register(cmd)
-	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	flags.registerData(cmd)
 	cmd.Flags().StringVar(&out, "out", "", "new file with mode 0600; standard output without it")
 	return cmd
 }

@@ -8,10 +8,41 @@ import (
 	"os"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/orders"
 	"github.com/farebeat/farebeat/fleet/store"
 )
+
+// givingFlags are those of every command that orders something of the fleet.
+type givingFlags struct {
+	store   storeFlags
+	by      string
+	timeout time.Duration
+}
+
+func (f *givingFlags) register(cmd *cobra.Command) {
+	f.store.registerData(cmd)
+	cmd.Flags().StringVar(&f.by, "by", "", "who orders it; the user of the configuration, else of the system, without it")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "how long to wait for a farebeat serve that runs")
+}
+
+// who gives the order, and when: to the millisecond, as it is kept.
+func (f *givingFlags) who(c configs.Client) (by string, at time.Time) {
+	if by = f.by; by == "" {
+		by = whoAmI(c)
+	}
+	return by, milli(time.Now())
+}
+
+// storeIsThere refuses a data folder in which no service ever was.
+func storeIsThere(c configs.Config) error {
+	if _, err := os.Stat(storePath(c.Data)); err != nil {
+		return usageError(fmt.Errorf("%w (--data names the data folder)", err))
+	}
+	return nil
+}
 
 // giveOrder gives an order to the store with do, or to the service that writes that, by its folder, and tells which. Where another command has the
 // store for a moment it waits for that.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -45,8 +44,8 @@ func (f *identityFlags) revoke(cmd *cobra.Command) error {
 	if err := f.order.Validate(); err != nil {
 		return usageError(err)
 	}
-	if _, err := os.Stat(storePath(c.Data)); err != nil {
-		return usageError(fmt.Errorf("%w (--data names the data folder)", err))
+	if err := storeIsThere(c); err != nil {
+		return err
 	}
 	ctx := cmd.Context()
 	_, err = giveIdentityOrder(ctx, c, f.order, f.timeout)

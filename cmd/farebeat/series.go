@@ -259,8 +259,7 @@ are there.`,
 			return errors.Join(backfill(cmd, c, s, start, end, name), s.Close())
 		},
 	}
-	flags.config.register(cmd)
-	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	flags.registerData(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "from this time on, RFC 3339; the beginning without it")
 	cmd.Flags().StringVar(&to, "to", "", "before this time, RFC 3339; the end without it")
 	cmd.Flags().StringVar(&name, "sink", "", "only to this one; all without it")
@@ -344,8 +343,7 @@ InfluxDB 2.x the bucket must be mapped to a database (DBRP). Hours come back as 
 			return errors.Join(rebuild(cmd, sink, s, start, end), s.Close())
 		},
 	}
-	flags.config.register(cmd)
-	cmd.Flags().StringVar(&flags.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	flags.registerData(cmd)
 	cmd.Flags().StringVar(&name, "sink", "", "the InfluxDB to read from")
 	cmd.Flags().StringVar(&from, "from", "", "from this time on, RFC 3339")
 	cmd.Flags().StringVar(&to, "to", "", "before this time, RFC 3339")

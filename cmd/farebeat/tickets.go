@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -202,18 +201,14 @@ Those that were revoked stay void.`,
 
 // orderFlags are the flags of commands that order something about the tickets of a vehicle.
 type orderFlags struct {
-	store   storeFlags
-	order   tickets.Order
-	timeout time.Duration
+	givingFlags
+	order tickets.Order
 }
 
 func (f *orderFlags) register(cmd *cobra.Command) {
-	f.store.config.register(cmd)
-	cmd.Flags().StringVar(&f.store.data, "data", "", "data folder of the fleet service; the configuration's without it")
+	f.givingFlags.register(cmd)
 	cmd.Flags().StringVar(&f.order.Vehicle, "vehicle", "", "the vehicle")
 	cmd.Flags().StringVar(&f.order.Reason, "reason", "", "why, for those who read it later")
-	cmd.Flags().StringVar(&f.order.By, "by", "", "who orders it; the user of the configuration, else of the system, without it")
-	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "how long to wait for a farebeat serve that runs")
 	must(cmd.MarkFlagRequired("vehicle"))
 }
 
@@ -224,15 +219,13 @@ func (f *orderFlags) run(cmd *cobra.Command, action tickets.Action) error {
 		return err
 	}
 	o := f.order
-	o.ID, o.Action, o.At = randomID(), action, milli(time.Now())
-	if o.By == "" {
-		o.By = whoAmI(c.Client)
-	}
+	o.ID, o.Action = randomID(), action
+	o.By, o.At = f.who(c.Client)
 	if err := o.Validate(); err != nil {
 		return usageError(err)
 	}
-	if _, err := os.Stat(storePath(c.Data)); err != nil {
-		return usageError(fmt.Errorf("%w (--data names the data folder)", err))
+	if err := storeIsThere(c); err != nil {
+		return err
 	}
 	if err := giveTicketOrder(cmd.Context(), c, o, f.timeout); err != nil {
 		return err
