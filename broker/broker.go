@@ -258,7 +258,7 @@ func (b *Broker) serve(c *conn) bool {
 		b.establish(name, c) // how it ended is the hook's to tell
 	})
 	if !ran {
-		c.ticket.leave()
+		c.place.leave()
 		b.hook.limits.met[limitClients].Add(1)
 	}
 	return ran

@@ -55,7 +55,7 @@ type conn struct {
 	will      int64                  // its number in the store, 0 for none
 
 	// Of limits.
-	ticket  *ticket // its place at the door; nil in process
+	place   *place // at the door; nil in process
 	meter   meter
 	peer    *peer       // its identity's account, nil if it has none
 	refused bool        // CONNECT was, and that was counted

@@ -28,19 +28,19 @@ type door struct {
 	known  map[netip.Prefix]*address
 	shared []*rate.Limiter
 	swept  time.Time
-	coming list.List // of *ticket, the oldest first: connections whose CONNECT was not accepted yet
+	coming list.List // of *place, the oldest first: connections whose CONNECT was not accepted yet
 }
 
 // address is one IPv4 address or one /64 of IPv6.
 type address struct {
 	prefix netip.Prefix
 	open   int
-	coming list.List // of *ticket, as door.coming
+	coming list.List // of *place, as door.coming
 	opened *rate.Limiter
 }
 
-// ticket is the place of one connection in the door's books. Leave may be called again.
-type ticket struct {
+// place is that of one connection in the door's books. Leave may be called again.
+type place struct {
 	d        *door
 	conn     net.Conn // below TLS
 	from     *address
@@ -68,7 +68,7 @@ func prefixOf(a net.Addr) netip.Prefix {
 }
 
 // enter lets a connection in, or says why not. The caller closes one that is refused.
-func (l *limits) enter(c net.Conn) (*ticket, error) {
+func (l *limits) enter(c net.Conn) (*place, error) {
 	prefix, now := prefixOf(c.RemoteAddr()), time.Now()
 	d := &l.door
 	d.mu.Lock()
@@ -89,12 +89,12 @@ func (l *limits) enter(c net.Conn) (*ticket, error) {
 		l.h.refuse(prefix.String(), "connection refused", err)
 		return nil, err
 	}
-	var victim *ticket
+	var victim *place
 	if d.coming.Len() >= l.Handshakes {
 		victim = d.oldest(a, l.Handshakes)
 		victim.came()
 	}
-	t := &ticket{d: d, conn: c, from: a}
+	t := &place{d: d, conn: c, from: a}
 	a.open++
 	t.all, t.own = d.coming.PushBack(t), a.coming.PushBack(t)
 	d.mu.Unlock()
@@ -108,11 +108,11 @@ func (l *limits) enter(c net.Conn) (*ticket, error) {
 
 // oldest is who makes room for a newcomer: one from its own address where many of them are, so that one address cannot
 // push out all the others.
-func (d *door) oldest(newcomer *address, most int) *ticket {
+func (d *door) oldest(newcomer *address, most int) *place {
 	if newcomer.coming.Len() > 0 && newcomer.coming.Len() >= most/8 {
-		return newcomer.coming.Front().Value.(*ticket)
+		return newcomer.coming.Front().Value.(*place)
 	}
-	return d.coming.Front().Value.(*ticket)
+	return d.coming.Front().Value.(*place)
 }
 
 // address finds or makes what is known of an address. The lock is held.
@@ -144,7 +144,7 @@ func (d *door) address(l *limits, prefix netip.Prefix, now time.Time) *address {
 }
 
 // came takes a connection off the lists of those who come. The lock is held.
-func (t *ticket) came() {
+func (t *place) came() {
 	if t.all != nil {
 		t.d.coming.Remove(t.all)
 		t.from.coming.Remove(t.own)
@@ -153,7 +153,7 @@ func (t *ticket) came() {
 }
 
 // arrived notes that CONNECT was accepted.
-func (t *ticket) arrived() {
+func (t *place) arrived() {
 	if t == nil {
 		return
 	}
@@ -163,7 +163,7 @@ func (t *ticket) arrived() {
 }
 
 // leave notes that the connection was closed.
-func (t *ticket) leave() {
+func (t *place) leave() {
 	if t == nil {
 		return
 	}
@@ -195,7 +195,7 @@ func (g gate) Accept() (net.Conn, error) {
 		}
 		t, err := g.l.enter(c)
 		if err == nil {
-			return &gated{Conn: c, ticket: t}, nil
+			return &gated{Conn: c, place: t}, nil
 		}
 		if tc, ok := c.(*net.TCPConn); ok {
 			_ = tc.SetLinger(0) // it is told at once, and the port is not kept
@@ -207,16 +207,16 @@ func (g gate) Accept() (net.Conn, error) {
 // gated is a connection that passed the door.
 type gated struct {
 	net.Conn
-	ticket *ticket
+	place *place
 }
 
 // Close implements net.Conn.
 func (g *gated) Close() error {
-	g.ticket.leave()
+	g.place.leave()
 	return g.Conn.Close()
 }
 
-// pass gives a connection the ticket with which it came by one of our listeners, or a new one if it came by another's HTTP server. False if it
+// pass gives a connection the place that it got by one of our listeners, or a new one if it came by another's HTTP server. False if it
 // is turned away.
 func (l *limits) pass(c *conn) bool {
 	if c.known != nil {
@@ -228,10 +228,10 @@ func (l *limits) pass(c *conn) bool {
 		raw = t.NetConn()
 	}
 	if g, ok := raw.(*gated); ok {
-		c.ticket = g.ticket
+		c.place = g.place
 		return true
 	}
 	var err error
-	c.ticket, err = l.enter(raw)
+	c.place, err = l.enter(raw)
 	return err == nil
 }

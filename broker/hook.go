@@ -98,7 +98,7 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	c.keepAlive.Store(int64(time.Duration(pk.Connect.Keepalive) * time.Second))
 	_ = c.SetDeadline(time.Time{})
 	cl.ID = c.sessionID(cl.ID)
-	c.ticket.arrived()
+	c.place.arrived()
 	c.meter.most = h.limits.packetBytes(identity.Role)
 	return true
 }

@@ -115,7 +115,7 @@ func (l *limits) sendAway(c *conn, code packets.Code, cause string) {
 
 // part is called when a connection has ended.
 func (l *limits) part(c *conn) {
-	c.ticket.leave()
+	c.place.leave()
 	if c.peer == nil {
 		return
 	}

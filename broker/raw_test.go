@@ -31,10 +31,12 @@ func tampa(t testing.TB) topics.Tree {
 	return tree
 }
 
-// start runs a broker until the test ends.
+// start runs a broker until the test ends, of Tampa where its options do not say.
 func start(t testing.TB, o broker.Options) *broker.Broker {
 	t.Helper()
-	o.Tree = tampa(t)
+	if o.Tree.Root() == "" {
+		o.Tree = tampa(t)
+	}
 	if onDisk {
 		o.Store = openStore(t, filepath.Join(t.TempDir(), "broker.db"))
 		t.Cleanup(func() { o.Store.Close() }) // after the broker

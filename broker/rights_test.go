@@ -3,7 +3,6 @@ package broker_test
 import (
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -247,21 +246,9 @@ func city(t testing.TB, operator string) (*broker.Broker, topics.Tree, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := broker.Options{
+	b := start(t, broker.Options{
 		Tree: tree, Users: users, AllowSimulator: true, Listeners: []broker.Listener{{Name: "tcp", Kind: "tcp", Address: "127.0.0.1:0"}},
-	}
-	if onDisk {
-		o.Store = openStore(t, filepath.Join(t.TempDir(), "broker.db"))
-		t.Cleanup(func() { o.Store.Close() }) // after the broker
-	}
-	b, err := broker.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeBroker(t, b) })
+	})
 	return b, tree, secret
 }
 

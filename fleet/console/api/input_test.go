@@ -153,6 +153,17 @@ func requestWith(token string) *http.Request {
 	return q
 }
 
+// fromSomebody is a request from the nth address, so that nobody has called too often. What net/http does not send is skipped.
+func fromSomebody(t *testing.T, n int, method, target, body string) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+target, strings.NewReader(body))
+	if err != nil {
+		t.Skip("net/http sends no such request")
+	}
+	req.RemoteAddr = fmt.Sprintf("10.%d.%d.%d:1", n>>16&255, n>>8&255, n&255)
+	return req
+}
+
 // rest gives the admin a new token, with all calls of it to come.
 func (r *rig) rest() { r.tokens[access.Admin] = r.token("anna", access.Admin) }
 
@@ -183,12 +194,8 @@ func FuzzRequests(f *testing.F) {
 	f.Fuzz(func(t *testing.T, method, path, query, body string) {
 		u := url.URL{Path: "/api/v1" + path, RawQuery: query}
 		target := u.RequestURI()
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+target, strings.NewReader(body))
-		if err != nil {
-			t.Skip("net/http sends no such request")
-		}
-		n++ // each from an address of its own, so that nobody has called too often
-		req.RemoteAddr = fmt.Sprintf("10.%d.%d.%d:1", n>>16&255, n>>8&255, n&255)
+		n++
+		req := fromSomebody(t, n, method, target, body)
 		req.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		r.console.ServeHTTP(w, req)

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -48,12 +47,8 @@ func FuzzPages(f *testing.F) {
 			t.Skip("it is answered for as long as somebody listens")
 		}
 		u := url.URL{Path: path, RawQuery: query}
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost/"+strings.TrimPrefix(u.RequestURI(), "/"), strings.NewReader(form))
-		if err != nil {
-			t.Skip("net/http sends no such request")
-		}
-		n++ // each from an address of its own, so that nobody has called too often
-		req.RemoteAddr = fmt.Sprintf("10.%d.%d.%d:1", n>>16&255, n>>8&255, n&255)
+		n++
+		req := fromSomebody(t, n, method, "/"+strings.TrimPrefix(u.RequestURI(), "/"), form)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Sec-Fetch-Site", "same-origin")
 		w := httptest.NewRecorder()
