@@ -14,8 +14,14 @@ func TestEachMinute(t *testing.T) {
 		after time.Duration
 		due   bool
 	}{
-		{"a", 0, true}, {"a", 0, false}, {"b", time.Second, true}, {"a", 59 * time.Second, false}, {"a", time.Minute, true}, {"b", time.Minute, false},
-		{"b", time.Minute + time.Second, true}, {"a", 30 * time.Second, false}, // the clock was set back
+		{"a", 0, true},
+		{"a", 0, false},
+		{"b", time.Second, true},
+		{"a", 59 * time.Second, false},
+		{"a", time.Minute, true},
+		{"b", time.Minute, false},
+		{"b", time.Minute + time.Second, true},
+		{"a", 30 * time.Second, false}, // the clock was set back
 	} {
 		if due := table.Due(x.key, at.Add(x.after)); due != x.due {
 			t.Errorf("%s after %s: %t, want %t", x.key, x.after, due, x.due)
