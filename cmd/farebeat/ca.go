@@ -18,6 +18,7 @@ import (
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/durable"
 	"github.com/farebeat/farebeat/fleet/enrol"
+	"github.com/farebeat/farebeat/fleet/keys"
 )
 
 // serverPath is where a data folder keeps the certificate of the broker and the console, with its key.
@@ -288,7 +289,7 @@ before at once. Without --host it has the names of the certificate that is there
 			if err != nil {
 				return usageError(err)
 			}
-			if err := durable.Replace(out, text, 0o600, func(n *os.File) error { return keepOwner(n, out) }); err != nil {
+			if err := durable.Replace(out, text, keyMode(out), func(n *os.File) error { return keepOwner(n, out) }); err != nil {
 				return fmt.Errorf("--out: %w", err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s until %s, for %v\n", out, cert.NotAfter.UTC().Format(time.RFC3339), f.hosts)
@@ -298,4 +299,13 @@ before at once. Without --host it has the names of the certificate that is there
 	f.register(cmd)
 	cmd.Flags().StringVar(&out, "out", "", "file; server.pem in the data folder without it")
 	return cmd
+}
+
+// keyMode is the mode that a server's key is written with: that of the file in whose place it is put, where it may have that. A group that root let
+// read it, such as a service's, reads the next one too.
+func keyMode(path string) fs.FileMode {
+	if info, err := os.Stat(path); err == nil && keys.PrivateTLS(path, info) == nil {
+		return info.Mode().Perm()
+	}
+	return 0o600
 }

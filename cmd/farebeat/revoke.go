@@ -72,6 +72,9 @@ func (f *identityFlags) revoke(cmd *cobra.Command) error {
 			n++
 		}
 	}
+	if n == 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "farebeat: no certificate of %s %q is known that was good: is that the right name? See farebeat enrol list. Any that is not known is void now, too\n", f.order.Role, f.order.Name)
+	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %d certificates revoked\n", f.order.Role, f.order.Name, n)
 	return err
 }

@@ -1,6 +1,7 @@
 package enrol
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -80,11 +81,16 @@ func (r *Registry) Serve(ctx context.Context, listener net.Listener, config *tls
 	return nil
 }
 
-// handshakes counts what net/http says of connections that came to nothing: a device's affair.
+// handshakes counts what net/http says of connections that came to nothing: a device's affair. A panic is ours, and is told each time.
 type handshakes struct{ r *Registry }
 
 // Write implements io.Writer.
 func (h handshakes) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("http: panic serving")) {
+		h.r.stats.refuse("panic")
+		h.r.o.Logger.Error("a request of a device could not be answered; report this", "text", string(p))
+		return len(p), nil
+	}
 	h.r.stats.refuse("handshake")
 	if h.r.log.Due("handshake", h.r.o.Now()) {
 		h.r.o.Logger.Warn("a connection for enrolment came to nothing; one a minute is told", "text", string(p))
