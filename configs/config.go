@@ -41,6 +41,8 @@ type Broker struct {
 	StoreFile string `mapstructure:"store_file" yaml:"store_file"`
 	// MetricsAddress serves Prometheus metrics under /metrics; empty: nowhere.
 	MetricsAddress string `mapstructure:"metrics_address" yaml:"metrics_address" validate:"omitempty,hostname_port"`
+	// MetricsBeyondLoopback serves them on an address that others reach: in clear, and to everybody who asks.
+	MetricsBeyondLoopback bool `mapstructure:"metrics_beyond_loopback" yaml:"metrics_beyond_loopback"`
 	// AllowSimulator admits users of the role simulator, which may speak for any machine.
 	AllowSimulator bool   `mapstructure:"allow_simulator" yaml:"allow_simulator"`
 	Limits         Limits `mapstructure:"limits" yaml:"limits"`

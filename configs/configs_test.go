@@ -184,6 +184,27 @@ func TestNoListenerIsInClearBeyondLoopback(t *testing.T) {
 	}
 }
 
+func TestMetricsAreNotServedBeyondLoopback(t *testing.T) {
+	for text, want := range map[string]string{
+		`metrics_address: "127.0.0.1:9180"`:                                 "",
+		`metrics_address: "localhost:9180"`:                                 "",
+		`metrics_address: ""`:                                               "",
+		`metrics_address: "0.0.0.0:9180"`:                                   "broker.metrics_address: 0.0.0.0:9180 is in clear and others reach it",
+		`metrics_address: ":9180"`:                                          "say metrics_beyond_loopback: true",
+		`metrics_address: "10.1.2.3:9180"`:                                  "is in clear",
+		`{metrics_address: "10.1.2.3:9180", metrics_beyond_loopback: true}`: "",
+	} {
+		indent := "\n  "
+		if text[0] == '{' {
+			indent = " "
+		}
+		_, err := configs.Load(configs.Options{File: write(t, "broker:"+indent+text+"\n")})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestReceiversThatMayBeToldInClear(t *testing.T) {
 	for _, url := range []string{"http://127.0.0.1:9093", "http://[::1]:9093/x", "http://localhost", "https://am.example?token=x"} {
 		if _, err := configs.Load(configs.Options{File: write(t, "fleet:\n  notify:\n    alertmanagers: [{name: a, url: '"+url+"'}]\n")}); err != nil {

@@ -388,6 +388,9 @@ func checkListeners(c *Config) []string {
 			problems = append(problems, fmt.Sprintf("%s.address: %s: nobody could come in: set client_ca_file, or broker.users_file", key, l.Address))
 		}
 	}
+	if host, _, err := net.SplitHostPort(c.Broker.MetricsAddress); err == nil && !loopback(host) && !c.Broker.MetricsBeyondLoopback {
+		problems = append(problems, fmt.Sprintf("broker.metrics_address: %s is in clear and others reach it: use a loopback address, or say metrics_beyond_loopback: true", c.Broker.MetricsAddress))
+	}
 	return problems
 }
 

@@ -35,7 +35,6 @@ type JoinOptions struct {
 	Waits func(schemas.EnrolAnswer)
 	// Least and Most are between two requests of a device that waits; 0: 2 s and 1 min.
 	Least, Most time.Duration
-	Now         func() time.Time // nil: time.Now
 }
 
 // ErrJoined says that a folder has a certificate already.
@@ -45,9 +44,6 @@ var ErrJoined = errors.New("this device has a certificate")
 // to anybody, so that Join may be called again after any error or crash, and goes on with it. The error is a *Refused where the fleet
 // says no, and ErrJoined where there is nothing to do.
 func Join(ctx context.Context, o JoinOptions) (Device, error) {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Least <= 0 {
 		o.Least = 2 * time.Second
 	}
@@ -120,7 +116,7 @@ func (o JoinOptions) ask(ctx context.Context, m schemas.EnrolRequest, authority 
 	pause.InitialInterval, pause.MaxInterval, pause.Multiplier = o.Least, o.Most, 1.5
 	waits := m.Code == ""
 	for {
-		answer, err := ask(ctx, o.Address, schemas.EnrolJoinPath, pinned(o.Address, o.Authority, authority, o.Now), m)
+		answer, err := ask(ctx, o.Address, schemas.EnrolJoinPath, pinned(o.Address, o.Authority, authority, time.Now), m)
 		if err == nil && answer.Status == schemas.EnrolIssued {
 			return answer, nil
 		}
@@ -143,7 +139,7 @@ func (o JoinOptions) ask(ctx context.Context, m schemas.EnrolRequest, authority 
 func (o JoinOptions) keep(answer schemas.EnrolAnswer, key *ecdsa.PrivateKey, authority *x509.Certificate) (Device, error) {
 	pool := x509.NewCertPool()
 	pool.AddCert(authority)
-	cert, err := certificateOf(answer, key, pool, o.Now())
+	cert, err := certificateOf(answer, key, pool, time.Now())
 	if err != nil {
 		return Device{}, err
 	}

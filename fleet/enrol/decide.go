@@ -48,7 +48,7 @@ const (
 	maxWaiting     = 256
 	maxWaitingHost = 32             // from one host
 	waitingUnseen  = time.Hour      // after which one makes room for another
-	dismissedKept  = 24 * time.Hour // after it was last seen
+	dismissedKept  = 24 * time.Hour // after it was last seen before that; one that still asks waits again then
 	maxRenewals    = 8              // of one certificate, each with another key
 )
 

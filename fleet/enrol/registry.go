@@ -187,7 +187,7 @@ func (r *Registry) ofMachine(ctx context.Context, p Permit) (epoch uint32, key [
 	return epoch, key, err
 }
 
-// retry is after how many seconds a device that waits asks again.
+// retry is after how many seconds a device that waits may ask again. Ours has pauses of its own, which grow.
 const retry = 10
 
 func (r *Registry) wait(ctx context.Context, now time.Time, a ask, why string) (schemas.EnrolAnswer, error) {
