@@ -5,11 +5,13 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+	"golang.org/x/time/rate"
 
 	"github.com/farebeat/farebeat/topics"
 )
@@ -161,6 +163,9 @@ func TestPasswordsThatWaitAreBounded(t *testing.T) {
 			func(*conn, packets.Packet) (topics.Identity, error) { return topics.Identity{}, nil })
 		return err
 	}
+	if half := max(1, runtime.GOMAXPROCS(0)/2); cap(l.checking) != half {
+		t.Errorf("%d are checked at once, want %d", cap(l.checking), half)
+	}
 	l.waiting.Store(maxPasswordQueue)
 	for name, want := range map[string]bool{"ann": false, "nobody": false, "m": true} {
 		if err := as(name); (err == nil) != want {
@@ -173,6 +178,51 @@ func TestPasswordsThatWaitAreBounded(t *testing.T) {
 	l.waiting.Store(0)
 	if err := as("ann"); err != nil || len(l.checking) != 0 {
 		t.Errorf("%v, %d are being checked", err, len(l.checking))
+	}
+}
+
+// TestEachIdentityHasRatesOfItsOwn: what one uses up, others have still.
+func TestEachIdentityHasRatesOfItsOwn(t *testing.T) {
+	l, now := limitsOf(t, Limits{}), time.Now()
+	of := func(role topics.Role, name string) *peer {
+		return l.peers.get(l, topics.Identity{Role: role, Name: name}, now)
+	}
+	flood := of(topics.RoleMachine, "m1")
+	for _, r := range []*rate.Limiter{flood.connects, flood.messages, flood.bytes, flood.heartbeats} {
+		if !r.AllowN(now, r.Burst()) {
+			t.Fatal("it cannot use up what is its own")
+		}
+	}
+	for _, other := range []*peer{of(topics.RoleMachine, "m2"), of(topics.RoleGateway, "m1")} {
+		for i, r := range []*rate.Limiter{other.connects, other.messages, other.bytes, other.heartbeats} {
+			if r.TokensAt(now) != float64(r.Burst()) {
+				t.Errorf("rate %d of another has %f of %d left", i, r.TokensAt(now), r.Burst())
+			}
+		}
+	}
+	if of(topics.RoleMachine, "m1") != flood {
+		t.Error("it begins anew when it comes again")
+	}
+}
+
+// TestTheSessionThatWasLeftTheLongestAgoMakesRoom, whenever it was made.
+func TestTheSessionThatWasLeftTheLongestAgoMakesRoom(t *testing.T) {
+	l := limitsOf(t, Limits{SessionsPerIdentity: 2})
+	id := topics.Identity{Role: topics.RoleGateway, Name: "v1"}
+	l.h.attach.Lock()
+	defer l.h.attach.Unlock()
+	add := func(name string, left int64) *session {
+		s := &session{h: l.h, id: owner(byUser, id) + name, left: left}
+		l.h.sessions.Store(s.id, s)
+		l.addSession(s, id)
+		return s
+	}
+	first, second := add("first", 20), add("second", 10) // the first came back and left again
+	third := add("third", 30)
+	for s, want := range map[*session]bool{first: true, second: false, third: true} {
+		if is := l.h.session(s.id) != nil; is != want {
+			t.Errorf("%s is kept: %t", s.id, is)
+		}
 	}
 }
 

@@ -2,12 +2,15 @@ package broker_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +27,29 @@ import (
 type town struct {
 	*broker.Broker
 	secret string
+	log    *warnings
+}
+
+// warnings is a log whose warnings are kept.
+type warnings struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (l *warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+func (l *warnings) WithAttrs([]slog.Attr) slog.Handler               { return l }
+func (l *warnings) WithGroup(string) slog.Handler                    { return l }
+func (l *warnings) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, r.Message)
+	return nil
+}
+
+func (l *warnings) any() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list) > 0
 }
 
 func newTown(t testing.TB, n int, o broker.Options, before ...func(*broker.Broker)) town {
@@ -47,6 +73,8 @@ func newTown(t testing.TB, n int, o broker.Options, before ...func(*broker.Broke
 		o.Listeners = []broker.Listener{{Name: "tcp", Kind: "tcp", Address: "127.0.0.1:0"}}
 	}
 	o.Tree = tampa(t)
+	log := &warnings{}
+	o.Logger = slog.New(log)
 	b, err := broker.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +86,7 @@ func newTown(t testing.TB, n int, o broker.Options, before ...func(*broker.Broke
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeBroker(t, b) })
-	return town{b, secret}
+	return town{b, secret, log}
 }
 
 // join connects a user under a client id and returns the reason code.
@@ -78,7 +106,7 @@ func (w town) in(t testing.TB, user string, o connect) *raw {
 	return r
 }
 
-// met wants limits to have been met so often, and no others.
+// met wants limits to have been met so often, and no others; and that whoever looks after the broker was told.
 func (w town) met(t testing.TB, want map[string]uint64) {
 	t.Helper()
 	got := w.Limited()
@@ -89,6 +117,9 @@ func (w town) met(t testing.TB, want map[string]uint64) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("limits met: %s", diff)
+	}
+	if len(want) > 0 && !w.log.any() {
+		t.Errorf("nothing stands in the log of %v", want)
 	}
 }
 

@@ -12,6 +12,10 @@ import (
 
 	"github.com/farebeat/farebeat/configs"
 	"github.com/farebeat/farebeat/fleet/console/access"
+	"github.com/farebeat/farebeat/fleet/enrol"
+	"github.com/farebeat/farebeat/fleet/faults"
+	"github.com/farebeat/farebeat/fleet/orders"
+	"github.com/farebeat/farebeat/fleet/store"
 	"github.com/farebeat/farebeat/fleet/tickets"
 	"github.com/farebeat/farebeat/schemas"
 	"github.com/farebeat/farebeat/topics"
@@ -135,6 +139,10 @@ func TestAStolenGateway(t *testing.T) {
 	}
 	farebeat(t, exitUsage, "join", "https://"+strings.TrimPrefix(rig.server.ids.url(), "https://"), "--out", stolenDir) // it has no code
 
+	if identitiesEvery > 2*time.Second {
+		t.Errorf("orders are looked for every %s: a revocation is to hold within 2 s", identitiesEvery)
+	}
+
 	heirDir := enrolled(t, rig, "gateway", "v1", "--replace")
 	heir := connected(t, rig, heirDir, tree.Root()+"vehicle/v1/ticket/+", listen("heir"))
 	await(t, "the one in its place is connected", heir.up)
@@ -176,5 +184,77 @@ func orderCollection(t *testing.T, rig *consoleRig, vehicle, machine string) {
 	await(t, "an operator is connected", up)
 	if err := s.Publish(ctx, session.Message{Topic: topic, QoS: 1, Payload: body}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTicketsAreGivenAgainToASuccessorOnly: to a gateway whose permit is younger than the revocation and that has the only good certificate of its vehicle.
+func TestTicketsAreGivenAgainToASuccessorOnly(t *testing.T) {
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "fleet.db"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	at := time.Date(2026, 11, 29, 5, 10, 0, 0, time.UTC)
+	if err := db.Tickets().Give(t.Context(), tickets.Order{ID: "r", Action: tickets.Revoke, Vehicle: "v1", At: at, By: "ops", Reason: "stolen"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		vehicle string
+		made    time.Time
+		alone   bool
+		want    int
+	}{
+		{"v1", at.Add(time.Minute), true, 1},
+		{"v1", at.Add(time.Minute), false, 0}, // another unit is good still: the stolen one may be it
+		{"v1", at.Add(-time.Minute), true, 0}, // a code from before may be what was stolen
+		{"v1", at, true, 0},
+		{"v2", at.Add(time.Minute), true, 0}, // nobody revoked its
+	} {
+		dir := filepath.Join(t.TempDir(), "orders")
+		p := enrol.Permit{ID: "p", Role: topics.RoleGateway, Name: tc.vehicle, MadeAt: tc.made, By: "ann"}
+		if err := restoreTickets(db, dir)(t.Context(), p, tc.alone); err != nil {
+			t.Fatal(err)
+		}
+		left, err := orders.Take[tickets.Order](dir)
+		if err != nil || len(left) != tc.want {
+			t.Errorf("%+v: %+v, %v", tc, left, err)
+		}
+		if len(left) == 1 && (left[0].Order.Action != tickets.Restore || left[0].Order.Vehicle != "v1") {
+			t.Errorf("%+v", left[0].Order)
+		}
+	}
+}
+
+// TestCertificatesThatRunOutAreFaults: of devices that did not renew, by name, and of the authority.
+func TestCertificatesThatRunOutAreFaults(t *testing.T) {
+	rig := newConsoleRig(t, consoleRole(access.Viewer), nil, nil, func(c *configs.Config) {
+		farebeat(t, exitOK, "ca", "init", "--data", c.Data, "--host", "127.0.0.1")
+		c.Enrol.Address = "127.0.0.1:0"
+	})
+	enrolled(t, rig, "gateway", "v1")
+	for poll := rig.server.ids.registry.Expiring(time.Now().AddDate(2, 0, 0)); len(poll) == 0; poll = rig.server.ids.registry.Expiring(time.Now().AddDate(2, 0, 0)) {
+		rig.pass(1)
+	}
+	for _, tc := range []struct {
+		after              time.Duration
+		devices, authority string
+	}{
+		{0, "", ""},
+		{300 * 24 * time.Hour, "", ""},
+		{310 * 24 * time.Hour, "1 certificates of devices are not renewed: gateway v1 (until", ""},
+		{(10*365 - 20) * 24 * time.Hour, "gateway v1", "authority expires"},
+	} {
+		later := *rig.server.ids
+		later.now = func() time.Time { return time.Now().Add(tc.after) }
+		for _, p := range later.parts() {
+			want := map[string]string{"device certificates": tc.devices, "authority": tc.authority}[p.Name]
+			kind := map[string]faults.Kind{"device certificates": faults.DeviceIdentity, "authority": faults.Certificate}[p.Name]
+			if err := p.Failure(); p.Kind != kind || (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("after %s, %s (%s): %v, want %q", tc.after, p.Name, p.Kind, err, want)
+			}
+		}
+		if n := len(later.parts()); n != 2 {
+			t.Errorf("%d parts", n)
+		}
 	}
 }

@@ -192,8 +192,33 @@ func TestUnitsFitTheProgram(t *testing.T) {
 		if err != nil || wait < 2*turn {
 			t.Errorf("%s: WatchdogSec=%s for turns of %v: %v", name, value, turn, err)
 		}
+		_, start, _ := strings.Cut(string(text), "\nExecStart=/usr/local/bin/farebeat ")
+		start, _, _ = strings.Cut(start, "\n")
+		unitRuns(t, name, strings.Fields(start))
 		if !strings.Contains(string(text), "\nRestartPreventExitStatus="+strconv.Itoa(exitUsage)+"\n") {
 			t.Errorf("%s starts a service again whose configuration is wrong", name)
 		}
+	}
+}
+
+// unitRuns wants a unit's arguments to be a command of the program with a configuration that it takes.
+func unitRuns(t *testing.T, name string, args []string) {
+	t.Helper()
+	cmd, flags, err := newRootCmd().Find(args)
+	if err == nil {
+		err = cmd.ParseFlags(flags)
+	}
+	if want := map[string]string{"farebeat.service": "serve", "farebeat-edge.service": "edge"}[name]; err != nil || cmd.Name() != want {
+		t.Fatalf("%s runs %q, want %s: %v", name, args, want, err)
+	}
+	set, err := cmd.Flags().GetStringArray("set")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := configs.Load(configs.Options{Set: set}); err != nil || c.Data != "/var/lib/farebeat" {
+		t.Errorf("%s: data in %q, %v", name, c.Data, err)
+	}
+	if file := cmd.Flag("config").Value.String(); file != "/etc/farebeat/farebeat.yaml" {
+		t.Errorf("%s reads %q", name, file)
 	}
 }

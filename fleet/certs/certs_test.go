@@ -243,3 +243,55 @@ func TestExpiryIsToldInTime(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsSpoken: TLS 1.2 or later, and whoever comes back to a server that asks for certificates shows theirs again.
+func TestWhatIsSpoken(t *testing.T) {
+	dir := t.TempDir()
+	m := ofYear(t, 1)
+	f := certs.Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CAs: filepath.Join(dir, "cert.pem")}
+	put(t, f.Cert, m.cert, 0)
+	put(t, f.Key, m.key, 0)
+	live, err := certs.Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", live.Server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go echo(listener)
+	config, err := certs.Client(certs.Files{CAs: f.CAs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ServerName, config.ClientSessionCache = "localhost", tls.NewLRUClientSessionCache(8)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		config.MaxVersion = version
+		for range 3 {
+			c, err := tls.Dial("tcp", listener.Addr().String(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // by then a ticket would have come
+				t.Fatal(err)
+			}
+			if s := c.ConnectionState(); s.DidResume || s.Version != version {
+				t.Errorf("TLS %#x, resumed %t", s.Version, s.DidResume)
+			}
+			c.Close()
+		}
+	}
+	old := config.Clone()
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	if c, err := tls.Dial("tcp", listener.Addr().String(), old); err == nil {
+		c.Close()
+		t.Error("the server speaks TLS 1.1")
+	}
+	if config.MinVersion != tls.VersionTLS12 {
+		t.Errorf("the client takes TLS %#x", config.MinVersion)
+	}
+}

@@ -1,7 +1,13 @@
 package enrol_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,5 +77,77 @@ func TestDismissedDevicesTakeNobodysPlace(t *testing.T) {
 	}
 	if a, reason := r.join(newDevice(t), "", "gateway", "1216"); a.Status != schemas.EnrolWaiting {
 		t.Errorf("an honest one: %q", reason)
+	}
+}
+
+// TestWhetherAGatewayIsAlone: whoever else has a good certificate of it keeps its tickets from being given again.
+func TestWhetherAGatewayIsAlone(t *testing.T) {
+	r := newRig(t)
+	for _, replaces := range []bool{false, false, true} {
+		r.pass(2 * time.Second)
+		r.enrolled(topics.RoleGateway, "7", replaces)
+	}
+	if want := []string{"7 alone true", "7 alone false", "7 alone true"}; !slices.Equal(r.joined, want) {
+		t.Errorf("told %v, want %v", r.joined, want)
+	}
+}
+
+// TestOnlySoManyWait: 32 of one host, 256 of all.
+func TestOnlySoManyWait(t *testing.T) {
+	r := newRig(t)
+	handler := r.registry.Handler()
+	asks := func(host int) string {
+		d := newDevice(t)
+		body, err := schemas.Encode(&schemas.EnrolRequest{CSR: d.csr(t, x509.CertificateRequest{}), Role: "gateway", Name: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := httptest.NewRequest(http.MethodPost, schemas.EnrolJoinPath, bytes.NewReader(body))
+		req.RemoteAddr = fmt.Sprintf("10.0.0.%d:1", host)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, req)
+		if w.Code == http.StatusAccepted {
+			return schemas.EnrolWaiting
+		}
+		var refusal schemas.EnrolRefusal
+		if err := schemas.DecodeEnrol(w.Body.Bytes(), schemas.NameEnrolRefusal, &refusal); err != nil {
+			t.Fatal(err)
+		}
+		return refusal.Reason
+	}
+	for host := range 8 {
+		for i := range 32 {
+			if got := asks(host); got != schemas.EnrolWaiting {
+				t.Fatalf("host %d, device %d: %s", host, i, got)
+			}
+		}
+		if got := asks(host); host < 7 && got != enrol.Full {
+			t.Errorf("one more of host %d: %s", host, got)
+		}
+	}
+	if got := asks(9); got != enrol.Full {
+		t.Errorf("one more than all: %s", got)
+	}
+}
+
+// TestTheServersCertificateIsMadeAnew, long before it is over.
+func TestTheServersCertificateIsMadeAnew(t *testing.T) {
+	r := newRig(t)
+	shown := func() string {
+		c, err := tls.Dial("tcp", r.address, &tls.Config{RootCAs: r.ca.Pool(), ServerName: "127.0.0.1", Time: r.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return enrol.Serial(c.ConnectionState().PeerCertificates[0])
+	}
+	first := shown()
+	r.pass(59 * 24 * time.Hour)
+	if shown() != first {
+		t.Error("another one before two thirds of its life")
+	}
+	r.pass(2 * 24 * time.Hour)
+	if shown() == first {
+		t.Error("it is the same after two thirds of its life")
 	}
 }
