@@ -310,13 +310,16 @@ func (b *book) ship(c series.Config, stop func(series.Status) bool) series.Statu
 			b.t.Fatalf("not shipped within two minutes: %+v", s.Status())
 		case <-look.C:
 		}
-		if stop == nil && b.shipped(c.Name) || stop != nil && stop(s.Status()) {
+		if stop == nil && b.shipped(c.Name) && idle(s.Status()) || stop != nil && stop(s.Status()) {
 			cancel()
 			<-ended
 			return s.Status()
 		}
 	}
 }
+
+// idle reports whether a sink says that nothing waits. It says so a moment after it moved its cursor.
+func idle(st series.Status) bool { return st.Behind == 0 && st.Since.IsZero() }
 
 // shipped reports whether the cursor stands behind all changes.
 func (b *book) shipped(sink string) bool {
