@@ -185,3 +185,18 @@ func FuzzReadDevice(f *testing.F) {
 		}
 	})
 }
+
+// TestAnOldKeyDoesNotPassForAJoin: a crash left the key of a request that had its certificate, which is over now. That is no success of today's join.
+func TestAnOldKeyDoesNotPassForAJoin(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		dir := t.TempDir()
+		someDevice(t, dir)
+		_, done, err := JoinOptions{Dir: dir, Files: files(), Again: again}.joined()
+		if again && (done || err != nil) || !again && !errors.Is(err, ErrJoined) {
+			t.Errorf("again %v: done %v, %v", again, done, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, PendingFile)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("again %v: the old key is there: %v", again, err)
+		}
+	}
+}

@@ -101,7 +101,10 @@ func (o JoinOptions) joined() (Device, bool, error) {
 			return Device{}, false, err
 		}
 		if d.Key != nil && key.Equal(d.Key) {
-			return d, true, remove(o.path(PendingFile))
+			err := remove(o.path(PendingFile))
+			if over := time.Now().After(d.Cert.NotAfter); err != nil || !over {
+				return d, true, err
+			}
 		}
 	}
 	if o.Again {
