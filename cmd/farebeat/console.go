@@ -53,7 +53,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 	if c.Address == "" {
 		return nil, nil
 	}
-	listener, err := listenForConsole(ctx, c, s.shown[consoleCertificate])
+	listener, err := listenForConsole(ctx, c, s.shown[consoleCertificate], s.doors)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func newConsole(ctx context.Context, o serverOptions, s *server) (_ *consoleServ
 }
 
 // listenForConsole opens the console's address, with live if it is not nil.
-func listenForConsole(ctx context.Context, c configs.Console, live *certs.Live) (net.Listener, error) {
+func listenForConsole(ctx context.Context, c configs.Console, live *certs.Live, d *doors) (net.Listener, error) {
 	if err := consoleIsSafe(c); err != nil {
 		return nil, usageError(err)
 	}
@@ -93,6 +93,7 @@ func listenForConsole(ctx context.Context, c configs.Console, live *certs.Live) 
 	if err != nil {
 		return nil, fmt.Errorf("serve the console: %w: set console.address to another address, or to nothing", err)
 	}
+	listener = d.console(listener)
 	if live != nil {
 		listener = tls.NewListener(listener, live.Server("h2", "http/1.1"))
 	}

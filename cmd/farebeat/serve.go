@@ -277,6 +277,7 @@ type server struct {
 	notify  *notify.Notifier
 	series  *exporters
 	reg     *prometheus.Registry
+	doors   *doors
 	metrics net.Listener   // nil: none
 	console *consoleServer // nil: none
 	users   userFiles
@@ -321,7 +322,7 @@ func newServer(ctx context.Context, o serverOptions) (_ *server, err error) {
 	case err != nil:
 		return nil, usageError(err)
 	}
-	s := &server{o: o, broker: b, users: users, shown: shown, ids: ids, reg: reg}
+	s := &server{o: o, broker: b, users: users, shown: shown, ids: ids, reg: reg, doors: newDoors(reg, o.logger)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -456,14 +457,16 @@ func (s *server) run(ctx context.Context, started func()) error {
 	return errors.Join(group.Wait(), s.close())
 }
 
-func (s *server) listenMetrics(ctx context.Context) (err error) {
+func (s *server) listenMetrics(ctx context.Context) error {
 	address := s.o.config.Broker.MetricsAddress
 	if address == "" {
 		return nil
 	}
-	if s.metrics, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address); err != nil {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
 		return fmt.Errorf("serve metrics: %w: set broker.metrics_address to another address, or to nothing", err)
 	}
+	s.metrics = s.doors.metrics(listener)
 	return nil
 }
 

@@ -12,13 +12,15 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
-
+	"github.com/farebeat/farebeat/fleet/limit"
 	"github.com/farebeat/farebeat/schemas"
 )
 
-// maxConnections bounds the devices that are connected at once. Each is there for a moment.
-const maxConnections = 512
+// How many devices may be connected at once, and how many of them from one address: each is there for a moment, and a depot's come through one.
+const (
+	maxConnections = 512
+	maxOfAddress   = 64
+)
 
 // serverValidity is for how long the certificate of the server holds, which is made at its start and again in time.
 const serverValidity = 90 * 24 * time.Hour
@@ -74,11 +76,21 @@ func (r *Registry) Serve(ctx context.Context, listener net.Listener, config *tls
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	err := server.Serve(tls.NewListener(netutil.LimitListener(listener, maxConnections), config))
+	bounds := limit.Connections{All: maxConnections, PerAddress: maxOfAddress, Refused: r.tooManyOf}
+	err := server.Serve(tls.NewListener(bounds.Bound(listener), config))
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve enrolment: %w", err)
 	}
 	return nil
+}
+
+// tooManyOf counts a connection that was closed at once.
+func (r *Registry) tooManyOf(address string) {
+	const reason = "address_connections"
+	r.stats.refuse(reason)
+	if r.log.Due(address+"\x00"+reason, r.o.Now()) {
+		r.o.Logger.Warn("a connection for enrolment was closed: its address has too many", "remote", address, "most", maxOfAddress)
+	}
 }
 
 // handshakes counts what net/http says of connections that came to nothing: a device's affair. A panic is ours, and is told each time.

@@ -28,3 +28,15 @@ func TestAPanicIsNotTakenForAScanner(t *testing.T) {
 		t.Errorf("counted %v", got)
 	}
 }
+
+// TestTooManyOfAnAddress: each is counted, and one a minute of an address is logged.
+func TestTooManyOfAnAddress(t *testing.T) {
+	var out bytes.Buffer
+	r := &Registry{o: Options{Now: func() time.Time { return morning }, Logger: slog.New(slog.NewTextHandler(&out, nil))}, log: limit.EachMinute()}
+	for _, address := range []string{"192.0.2.1", "192.0.2.1", "2001:db8::/64", "192.0.2.1"} {
+		r.tooManyOf(address)
+	}
+	if n := strings.Count(out.String(), "has too many"); n != 2 || !strings.Contains(out.String(), "remote=192.0.2.1 most=64") || r.stats.Refused()["address_connections"] != 4 {
+		t.Errorf("%d lines, counted %v:\n%s", n, r.stats.Refused(), out.String())
+	}
+}
