@@ -25,7 +25,7 @@ func (r *Refusal) Error() string { return r.Text }
 // The reasons. Those of a code are also told to a device that waits because of it.
 const (
 	BadRequest    = "bad_request"
-	TooMany       = "too_many"       // from this host
+	TooMany       = "too_many"       // from this host, or from unknown devices
 	CodeUnknown   = "code_unknown"   // never made, or of a store that was restored
 	CodeExpired   = "code_expired"   //
 	CodeUsed      = "code_used"      // by another key

@@ -60,7 +60,7 @@ func (h *handler) answer(do func(*http.Request, schemas.EnrolRequest, ask) (sche
 
 func (h *handler) ask(req *http.Request, remote string, do func(*http.Request, schemas.EnrolRequest, ask) (schemas.EnrolAnswer, error)) (schemas.EnrolAnswer, error) {
 	if after := h.asks.Take(remote, h.r.o.Now()); after > 0 {
-		return schemas.EnrolAnswer{}, tooOften(after)
+		return schemas.EnrolAnswer{}, tooOften("this address", after)
 	}
 	body, err := io.ReadAll(io.LimitReader(req.Body, schemas.MaxEnrolMessage+1))
 	if err != nil {
@@ -108,8 +108,8 @@ func (h *handler) renew(req *http.Request, _ schemas.EnrolRequest, a ask) (schem
 	return h.r.renew(req.Context(), req.TLS.VerifiedChains[0][0], a)
 }
 
-func tooOften(after time.Duration) *tooMany {
-	return &tooMany{*refuse(http.StatusTooManyRequests, TooMany, "too many requests from this address; ask again in %s", after.Round(time.Second)+time.Second), after}
+func tooOften(from string, after time.Duration) *tooMany {
+	return &tooMany{*refuse(http.StatusTooManyRequests, TooMany, "too many requests from %s; ask again in %s", from, after.Round(time.Second)+time.Second), after}
 }
 
 // tooMany is a refusal that ends by itself.

@@ -46,6 +46,7 @@ type Registry struct {
 	o     Options
 	stats Stats
 	log   *limit.Table // what is logged once a minute
+	waits *limit.Table // requests of devices that wait, each of which is written to the ledger's store; of all together
 
 	wake chan struct{} // one token: something changed
 
@@ -96,7 +97,7 @@ func New(ctx context.Context, o Options) (*Registry, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Registry{o: o, log: limit.EachMinute(), wake: make(chan struct{}, 1)}
+	r := &Registry{o: o, log: limit.EachMinute(), waits: waits(), wake: make(chan struct{}, 1)}
 	r.before = map[identity]time.Time{}
 	if _, err := r.refresh(ctx); err != nil {
 		return nil, err
@@ -190,7 +191,15 @@ func (r *Registry) ofMachine(ctx context.Context, p Permit) (epoch uint32, key [
 // retry is after how many seconds a device that waits may ask again. Ours has pauses of its own, which grow.
 const retry = 10
 
+// waits lets all that may wait ask twice at once, and then 32 a second: when all ask as often as the answer says, it is 26.
+func waits() *limit.Table {
+	return limit.New(limit.Options{Every: time.Second / 32, Burst: 2 * maxWaiting, Keys: 1, Shared: 1, Sweep: time.Minute})
+}
+
 func (r *Registry) wait(ctx context.Context, now time.Time, a ask, why string) (schemas.EnrolAnswer, error) {
+	if after := r.waits.Take("", now); after > 0 {
+		return schemas.EnrolAnswer{}, tooOften("unknown devices", after)
+	}
 	var known *Waiting
 	err := r.o.Store.Update(ctx, func(t Tx) (err error) {
 		if known, err = t.Waiting(a.key.Fingerprint); err != nil {

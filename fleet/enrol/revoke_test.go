@@ -92,15 +92,14 @@ func TestWhetherAGatewayIsAlone(t *testing.T) {
 	}
 }
 
-// TestOnlySoManyWait: 32 of one host, 256 of all.
-func TestOnlySoManyWait(t *testing.T) {
-	r := newRig(t)
+// strangers returns what asks for a device from one of several hosts, and gives the status or the reason.
+func (r *rig) strangers() func(host int, d *device) string {
 	handler := r.registry.Handler()
-	asks := func(host int) string {
-		d := newDevice(t)
-		body, err := schemas.Encode(&schemas.EnrolRequest{CSR: d.csr(t, x509.CertificateRequest{}), Role: "gateway", Name: "x"})
+	return func(host int, d *device) string {
+		r.t.Helper()
+		body, err := schemas.Encode(&schemas.EnrolRequest{CSR: d.csr(r.t, x509.CertificateRequest{}), Role: "gateway", Name: "x"})
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		req := httptest.NewRequest(http.MethodPost, schemas.EnrolJoinPath, bytes.NewReader(body))
 		req.RemoteAddr = fmt.Sprintf("10.0.0.%d:1", host)
@@ -111,21 +110,51 @@ func TestOnlySoManyWait(t *testing.T) {
 		}
 		var refusal schemas.EnrolRefusal
 		if err := schemas.DecodeEnrol(w.Body.Bytes(), schemas.NameEnrolRefusal, &refusal); err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		return refusal.Reason
 	}
+}
+
+// TestUnknownDevicesAskOnlySoOften: each request is written to the store that has the ledger, so that those of all hosts together are bounded. A device
+// with a code is not kept waiting for that.
+func TestUnknownDevicesAskOnlySoOften(t *testing.T) {
+	r := newRig(t)
+	asks, d := r.strangers(), newDevice(t)
+	for i := range 512 {
+		if got := asks(i/60, d); got != schemas.EnrolWaiting {
+			t.Fatalf("request %d: %s", i, got)
+		}
+	}
+	if got := asks(100, d); got != enrol.TooMany {
+		t.Errorf("one more: %s", got)
+	}
+	if a, reason := r.join(newDevice(t), r.code(topics.RoleGateway, "1216", false), "", ""); a.Status != schemas.EnrolIssued {
+		t.Errorf("with a code: %s", reason)
+	}
+	r.pass(time.Second)
+	for i := range 33 {
+		if got := asks(101, d); (got == schemas.EnrolWaiting) != (i < 32) {
+			t.Errorf("a second later, request %d: %s", i, got)
+		}
+	}
+}
+
+// TestOnlySoManyWait: 32 of one host, 256 of all.
+func TestOnlySoManyWait(t *testing.T) {
+	r := newRig(t)
+	asks := r.strangers()
 	for host := range 8 {
 		for i := range 32 {
-			if got := asks(host); got != schemas.EnrolWaiting {
+			if got := asks(host, newDevice(t)); got != schemas.EnrolWaiting {
 				t.Fatalf("host %d, device %d: %s", host, i, got)
 			}
 		}
-		if got := asks(host); host < 7 && got != enrol.Full {
+		if got := asks(host, newDevice(t)); host < 7 && got != enrol.Full {
 			t.Errorf("one more of host %d: %s", host, got)
 		}
 	}
-	if got := asks(9); got != enrol.Full {
+	if got := asks(9, newDevice(t)); got != enrol.Full {
 		t.Errorf("one more than all: %s", got)
 	}
 }
