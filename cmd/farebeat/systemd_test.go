@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -197,6 +198,37 @@ func TestUnitsFitTheProgram(t *testing.T) {
 		unitRuns(t, name, strings.Fields(start))
 		if !strings.Contains(string(text), "\nRestartPreventExitStatus="+strconv.Itoa(exitUsage)+"\n") {
 			t.Errorf("%s starts a service again whose configuration is wrong", name)
+		}
+	}
+}
+
+// TestWhatTheWatchdogAbortsIsStartedAgain: Go ends an aborted program, as one that panics, with the exit code of a wrong configuration, after which the
+// units start nothing. With their environment it dies of the signal.
+func TestWhatTheWatchdogAbortsIsStartedAgain(t *testing.T) {
+	for _, name := range []string{"farebeat.service", "farebeat-edge.service"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "configs", "systemd", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		systemd := newNotifySocket(t, time.Minute)
+		dir := t.TempDir()
+		cmd := exec.CommandContext(t.Context(), "farebeat", "serve", "--config", loopback(t), "--set", "data="+dir, "--set", "console.address=", "--set", "broker.metrics_address=")
+		cmd.Env = append(os.Environ(), "WATCHDOG_PID=")
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), "Environment="); ok {
+				cmd.Env = append(cmd.Env, value)
+			}
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		systemd.want("READY=1")
+		if err := cmd.Process.Signal(syscall.SIGABRT); err != nil {
+			t.Fatal(err)
+		}
+		var ended *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGABRT {
+			t.Errorf("%s: %v, which systemd takes for a wrong configuration if it is exit status %d", name, err, exitUsage)
 		}
 	}
 }
