@@ -35,6 +35,7 @@ type options struct {
 	keep     bool
 	json     bool
 	cache    string
+	kernel   bool
 }
 
 func main() {
@@ -45,6 +46,7 @@ func main() {
 	flag.BoolVar(&o.keep, "keep", false, "print the ends of all logs, and keep the work folder with the console's text")
 	flag.BoolVar(&o.json, "json", false, "print one JSON object for each scenario instead of a table")
 	flag.StringVar(&o.cache, "cache", "", "folder for the kernel; without it ble-guest in the user's cache folder")
+	flag.BoolVar(&o.kernel, "kernel", false, "print where the guest's kernel is, which is had first if need be, and run nothing")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "ble-guest: it takes flags only: see -h")
@@ -57,6 +59,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options, out, progress io.Writer) int {
+	if o.kernel {
+		return printKernel(ctx, o, out, progress)
+	}
 	dir, err := os.MkdirTemp("", "fb-ble-guest-")
 	if err != nil {
 		fmt.Fprintln(progress, "ble-guest:", err)
@@ -91,16 +96,37 @@ func run(ctx context.Context, o options, out, progress io.Writer) int {
 	return 0
 }
 
-// play makes the guest and runs it.
-func play(ctx context.Context, o options, dir string, progress io.Writer) (*table, error) {
+// printKernel says where the kernel is, for other guests.
+func printKernel(ctx context.Context, o options, out, progress io.Writer) int {
+	k, err := o.findKernel(ctx, progress)
+	if err == nil {
+		_, err = fmt.Fprintln(out, k.image)
+	}
+	switch {
+	case errors.Is(err, errMissing):
+		fmt.Fprintln(progress, "ble-guest: skipped:", err)
+		return exitSkipped
+	case err != nil:
+		fmt.Fprintln(progress, "ble-guest:", err)
+		return exitFailed
+	}
+	return 0
+}
+
+func (o options) findKernel(ctx context.Context, progress io.Writer) (kernel, error) {
 	if o.cache == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return nil, fmt.Errorf("%w: give --cache", err)
+			return kernel{}, fmt.Errorf("%w: give --cache", err)
 		}
 		o.cache = cache + "/farebeat/ble-guest"
 	}
-	k, err := findKernel(ctx, o.cache, progress)
+	return findKernel(ctx, o.cache, progress)
+}
+
+// play makes the guest and runs it.
+func play(ctx context.Context, o options, dir string, progress io.Writer) (*table, error) {
+	k, err := o.findKernel(ctx, progress)
 	if err != nil {
 		return nil, err
 	}
