@@ -1,0 +1,6 @@
+//go:build race
+
+package outbox_test
+
+// underRace says that the race detector slows the tests down.
+const underRace = true
