@@ -393,6 +393,7 @@ func TestKeptSessionsOfUsersWhoChange(t *testing.T) {
 				r.subscribe(1, topic)
 				if away {
 					r.bye()
+					until(t, "it has left", func() bool { return b.Open() == 0 })
 				}
 				f.set(c.is)
 				if !away {
@@ -400,9 +401,7 @@ func TestKeptSessionsOfUsersWhoChange(t *testing.T) {
 						t.Fatalf("the connection stands: %v", err)
 					}
 				}
-				for _, left := range b.Clients() {
-					t.Errorf("%+v is connected", left)
-				}
+				until(t, "it has left", func() bool { return b.Open() == 0 })
 				f.write(lines(broker.User{Name: "app", Role: topics.RoleThirdParty, Hash: newHash, Grants: was.Grants}))
 				if _, err := f.users.Reload(f.now); err != nil {
 					t.Fatal(err)

@@ -150,6 +150,15 @@ func newRig(t testing.TB, o options) *rig {
 		check(t, r.store.Close())
 	})
 	r.wait()
+	r.until("both clients of the broker", func() bool {
+		standing := 0
+		for _, c := range b.Clients() { // a client that subscribes publishes, too
+			if c.Subscriptions > 0 {
+				standing++
+			}
+		}
+		return r.fleet.Link().Up && standing == 2
+	})
 	for name, role := range (people{"vera": access.Viewer, "otto": access.Operator, "anna": access.Admin}) {
 		r.tokens[role] = r.token(name, role)
 	}
