@@ -322,9 +322,9 @@ func TestSubscriptionsAndFilters(t *testing.T) {
 
 // A publisher that is too fast is read from more slowly. Nothing of it is lost, and others are not slowed down.
 func TestPublishRate(t *testing.T) {
-	const n = 100 // beyond the 40 that may come at once, by more than a slow computer is allowed meanwhile
+	const n = 300 // beyond the 200 that may come at once, by more than a slow computer is allowed meanwhile
 	tap := &countingTap{}
-	w := newTown(t, 2, broker.Options{Tap: tap, Limits: broker.Limits{Messages: 10}})
+	w := newTown(t, 2, broker.Options{Tap: tap, Limits: broker.Limits{Messages: 50}})
 	r, other := w.in(t, "m0", connect{id: "x"}), w.in(t, "m1", connect{id: "x"})
 	go func() {
 		for range n {
@@ -467,7 +467,7 @@ func TestInflightIsCounted(t *testing.T) {
 
 // Frames of a WebSocket that bring nothing are work, too: a stranger may send a few, and a client pays for them.
 func TestEmptyFrames(t *testing.T) {
-	w := newTown(t, 1, broker.Options{Limits: broker.Limits{Messages: 10}, Listeners: []broker.Listener{{Name: "ws", Kind: "ws", Address: "127.0.0.1:0"}}})
+	w := newTown(t, 1, broker.Options{Limits: broker.Limits{Messages: 50}, Listeners: []broker.Listener{{Name: "ws", Kind: "ws", Address: "127.0.0.1:0"}}})
 	for name, kind := range map[string]int{"messages": websocket.BinaryMessage, "pings": websocket.PingMessage} {
 		stranger := web(t, "ws://"+w.Addr("ws"))
 		for range 65 {
@@ -482,7 +482,7 @@ func TestEmptyFrames(t *testing.T) {
 			t.Fatalf("refused with %d", code)
 		}
 		before := w.Limited()["publish_rate"]
-		for range 100 {
+		for range 300 {
 			if err := c.(*webClient).WriteMessage(kind, nil); err != nil {
 				t.Fatal(err)
 			}
