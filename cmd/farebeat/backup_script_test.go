@@ -31,7 +31,7 @@ func fileCommands(of map[string]func(ts *testscript.TestScript, neg bool, args [
 	of["await"] = func(ts *testscript.TestScript, _ bool, args []string) {
 		every := time.NewTicker(20 * time.Millisecond)
 		defer every.Stop()
-		for range 500 { // a service that does not start never listens
+		for range 3000 { // a service that does not start never listens
 			conn, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", "127.0.0.1:"+args[0])
 			if err == nil {
 				ts.Check(conn.Close())

@@ -102,7 +102,21 @@ func newConsoleRig(t testing.TB, open *access.Identity, source expect.Source, pr
 	})
 	<-started
 	rig.pass(2)
+	for !rig.connected() {
+		rig.pass(1)
+	}
 	return rig
+}
+
+// connected reports whether fleet and console stand at the broker, both of which subscribe last.
+func (r *consoleRig) connected() bool {
+	n := 0
+	for _, c := range r.server.broker.Clients() {
+		if c.Subscriptions > 0 {
+			n++
+		}
+	}
+	return n >= 2
 }
 
 // pass waits for some rounds.

@@ -325,6 +325,7 @@ func TestNoSecretLeaks(t *testing.T) {
 	stranger := []string{"--set", "client.username=gw-7", "--set", "client.password_file=" + filepath.Join(l.dir, "wrong")}
 	l.start(append([]string{"edge", "--vehicle", "8", "--radio", "socket:" + l.dir, "--set", "data=" + filepath.Join(l.dir, "other")}, stranger...)...)
 
+	l.wait("broker connection up\" broker=ssl://" + l.broker + " client=gateway-7") // a command is for who is there
 	l.farebeat(exitOK, append([]string{"report", "--machine", "7-1", "--vehicle", "7", "dark"}, l.as("otto")...)...)
 	l.farebeat(exitOK, append([]string{"collect", "7-1", "--vehicle", "7", "--timeout", "1m"}, l.as("otto")...)...)
 	l.farebeat(exitFailed, append([]string{"report", "--machine", "7-1", "dark"}, stranger...)...)

@@ -56,7 +56,7 @@ func TestSimulateTellsThatItIsRefused(t *testing.T) {
 	}
 	defer b.Close()
 	server := "tcp://" + b.Addr("a")
-	if code, text := simulateAgainst(t, server, "city", secret, "3s"); code != exitOK {
+	if code, text := simulateAgainst(t, server, "city", secret, "10s"); code != exitOK {
 		t.Errorf("the role simulator: code %d, %s", code, text)
 	}
 	if n := b.Stats().Heartbeats; n < 2 {
@@ -64,7 +64,7 @@ func TestSimulateTellsThatItIsRefused(t *testing.T) {
 	}
 	for _, c := range []struct{ user, password, length string }{
 		{"ann", secret, "1m"}, // it gives up by itself
-		{"city", "wrong", "3s"},
+		{"city", "wrong", "10s"},
 	} {
 		code, text := simulateAgainst(t, server, c.user, c.password, c.length)
 		if code != exitFailed || !strings.Contains(text, "took no heartbeat") || !strings.Contains(text, `"`+c.user+`"`) || !strings.Contains(text, "broker.allow_simulator") {

@@ -172,7 +172,7 @@ func (a adapter) ready(ctx context.Context) error {
 	if _, err := fmt.Sscanf(a.name, "hci%d", &number); err != nil {
 		return err
 	}
-	return until(ctx, 5*time.Second, "adapter "+a.name+" can be used", func() bool {
+	return until(ctx, time.Minute, "adapter "+a.name+" can be used", func() bool {
 		fd, err := unix.Socket(unix.AF_BLUETOOTH, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.BTPROTO_HCI)
 		if err != nil {
 			return false

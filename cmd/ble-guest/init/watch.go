@@ -60,7 +60,7 @@ func watch(ctx context.Context, password string) (*watcher, error) {
 		})
 	}
 	go func() { _ = s.Run(ctx) }() // it ends with ctx
-	return w, until(ctx, 20*time.Second, "the broker takes connections", s.Connected)
+	return w, until(ctx, time.Minute, "the broker takes connections", s.Connected)
 }
 
 // of is the progress of a machine. The lock is held.
