@@ -73,24 +73,28 @@ func run(ctx context.Context, o options, out, progress io.Writer) int {
 	} else {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
+	code := tell(err, progress)
+	if t == nil || code == exitSkipped {
+		return code
+	}
+	if err := t.print(out, o.json); err != nil {
+		fmt.Fprintln(progress, "ble-guest:", err)
+		return exitFailed
+	}
+	if !t.passed() {
+		return exitDifference
+	}
+	return code
+}
+
+// tell says why something did not go well, and returns the exit code for it: 0 for nil.
+func tell(err error, progress io.Writer) int {
 	switch {
 	case errors.Is(err, errMissing):
 		fmt.Fprintln(progress, "ble-guest: skipped:", err)
 		return exitSkipped
 	case err != nil:
 		fmt.Fprintln(progress, "ble-guest:", err)
-	}
-	if t == nil {
-		return exitFailed
-	}
-	if err := t.print(out, o.json); err != nil {
-		fmt.Fprintln(progress, "ble-guest:", err)
-		return exitFailed
-	}
-	switch {
-	case !t.passed():
-		return exitDifference
-	case err != nil:
 		return exitFailed
 	}
 	return 0
@@ -102,15 +106,7 @@ func printKernel(ctx context.Context, o options, out, progress io.Writer) int {
 	if err == nil {
 		_, err = fmt.Fprintln(out, k.image)
 	}
-	switch {
-	case errors.Is(err, errMissing):
-		fmt.Fprintln(progress, "ble-guest: skipped:", err)
-		return exitSkipped
-	case err != nil:
-		fmt.Fprintln(progress, "ble-guest:", err)
-		return exitFailed
-	}
-	return 0
+	return tell(err, progress)
 }
 
 func (o options) findKernel(ctx context.Context, progress io.Writer) (kernel, error) {

@@ -74,13 +74,9 @@ func pollsTwice(t *testing.T, l *certs.Live) (bool, error) {
 	return l.Poll()
 }
 
-// TestARenewedCertificateIsShownAndConnectionsGoOn: the pair is taken when both files are there, and what is wrong changes nothing.
-func TestARenewedCertificateIsShownAndConnectionsGoOn(t *testing.T) {
-	dir := t.TempDir()
-	f := certs.Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
-	first, second := ofYear(t, 1), ofYear(t, 2)
-	put(t, f.Cert, first.cert, 0)
-	put(t, f.Key, first.key, 0)
+// served opens files, and answers at an address with what they have.
+func served(t *testing.T, f certs.Files) (*certs.Live, net.Listener) {
+	t.Helper()
 	live, err := certs.Open(f)
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +85,19 @@ func TestARenewedCertificateIsShownAndConnectionsGoOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { listener.Close() })
 	go echo(listener)
+	return live, listener
+}
+
+// TestARenewedCertificateIsShownAndConnectionsGoOn: the pair is taken when both files are there, and what is wrong changes nothing.
+func TestARenewedCertificateIsShownAndConnectionsGoOn(t *testing.T) {
+	dir := t.TempDir()
+	f := certs.Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}
+	first, second := ofYear(t, 1), ofYear(t, 2)
+	put(t, f.Cert, first.cert, 0)
+	put(t, f.Key, first.key, 0)
+	live, listener := served(t, f)
 	connect := func() *tls.Conn {
 		t.Helper()
 		c, err := tls.Dial("tcp", listener.Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test looks at what is shown
@@ -251,16 +258,7 @@ func TestWhatIsSpoken(t *testing.T) {
 	f := certs.Files{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CAs: filepath.Join(dir, "cert.pem")}
 	put(t, f.Cert, m.cert, 0)
 	put(t, f.Key, m.key, 0)
-	live, err := certs.Open(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", live.Server())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	go echo(listener)
+	_, listener := served(t, f)
 	config, err := certs.Client(certs.Files{CAs: f.CAs})
 	if err != nil {
 		t.Fatal(err)

@@ -35,10 +35,10 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		address, loopback := Address(conn.RemoteAddr().String()), isLoopback(conn.RemoteAddr())
-		if loopback {
+		if isLoopback(conn.RemoteAddr()) {
 			return conn, nil
 		}
+		address := Address(conn.RemoteAddr().String())
 		if l.enter(address) {
 			return &counted{Conn: conn, leave: sync.OnceFunc(func() { l.leave(address) })}, nil
 		}
